@@ -31,6 +31,10 @@ class GraphError(TinyRNNError, RuntimeError):
     """A backward pass that cannot be: freed, changed in place, or never recorded."""
 
 
+class GradientError(TinyRNNError, AssertionError):
+    """A gradient that disagrees with its numerical estimate."""
+
+
 class StateDictError(TinyRNNError, KeyError):
     """A state dict whose entries are not those of the module or optimiser it is loaded into."""
 

@@ -1,0 +1,407 @@
+"""The graph, and the one walk back through it.
+
+Every recorded operation leaves a `Node`. Nodes point from results to inputs only, so there are no cycles and reference
+counting frees a graph; and a node is always younger than its inputs, so that serial numbers, descending, are an order
+in which a gradient is complete when its turn comes. `walk` does no more than that, with no recursion. Backpropagation
+through time is this walk, on the graph that a loop over time left behind.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, NoReturn
+
+from tinyrnn import primitives
+from tinyrnn.backends import Backend, DType
+from tinyrnn.errors import DTypeError, GraphError, IndexRangeError, ShapeError, TinyRNNError
+from tinyrnn.primitives import Outer, Primitive, Slice
+
+# ---------------------------------------------------------------- where and when
+
+
+class Scope:
+    """Where and when an operation happened: a module, or a step in time, inside another scope."""
+
+    __slots__ = ("module", "parent", "step")
+
+    def __init__(self, parent: Scope | None, module: Any = None, step: int | None = None) -> None:
+        self.parent, self.module, self.step = parent, module, step
+
+    def __str__(self) -> str:
+        """Read like `CharRNN.lstm.cells.0, step t=3`: attribute names below the outermost module's type."""
+        chain = list(reversed(list(self.outward())))
+        modules = [scope.module for scope in chain if scope.module is not None]
+        path = [type(modules[0]).__name__] if modules else []
+        for parent, child in itertools.pairwise(modules):
+            path.append(parent.name_of(child) or type(child).__name__)
+        steps = [f"step t={scope.step}" for scope in chain if scope.step is not None]
+        return ", ".join([".".join(path), *steps] if path else steps)
+
+    def outward(self) -> Iterator[Scope]:
+        """Yield this scope, the one around it, and so on."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.parent
+
+
+class Mode(NamedTuple):
+    """What holds for the operations of this thread or task: is a graph recorded, where are we, who listens."""
+
+    grad: bool = True
+    scope: Scope | None = None
+    listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any]], None] | None = None
+
+
+_mode: ContextVar[Mode] = ContextVar("tinyrnn.mode", default=Mode())  # noqa: B039  # a NamedTuple cannot be changed
+current_mode = _mode.get
+
+
+class changed_mode(ContextDecorator):
+    """Change fields of the mode inside a `with` block, or for the calls of a decorated function."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+        self.before: list[Mode] = []  # a stack, since a decorated function may call itself
+
+    def __enter__(self) -> None:
+        self.before.append(_mode.get())
+        _mode.set(self.before[-1]._replace(**self.fields))
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.set(self.before.pop())
+
+
+def no_grad() -> changed_mode:
+    """Record no graph: `with tr.no_grad(): ...`, or `@tr.no_grad()` above a function. Local to the thread or task."""
+    return changed_mode(grad=False)
+
+
+def enable_grad() -> changed_mode:
+    """Record a graph again inside a `no_grad` block."""
+    return changed_mode(grad=True)
+
+
+def is_grad_enabled() -> bool:
+    """Tell whether operations on tensors that require a gradient are recorded."""
+    return _mode.get().grad
+
+
+def in_module(module: Any) -> changed_mode:
+    """Mark what happens inside the block as the work of `module`."""
+    return changed_mode(scope=Scope(_mode.get().scope, module=module))
+
+
+def steps(T: int | Iterable[int]) -> Iterator[int]:
+    """Count time: `for t in tr.steps(T)` is `for t in range(T)`, and each operation in it knows its t.
+
+    Errors, pictures and gradient flow read it. Loops nest; `break` ends one as usual. A range or any other iterable of
+    ints counts as it says: `tr.steps(reversed(range(T)))`.
+    """
+    before = _mode.get()
+    try:
+        for t in range(T) if isinstance(T, int) else T:
+            _mode.set(before._replace(scope=Scope(before.scope, step=t)))
+            yield t
+    finally:
+        _mode.set(_mode.get()._replace(scope=before.scope))
+
+
+# ---------------------------------------------------------------- the graph
+
+
+class Meta:
+    """A tensor's shape, dtype and backend, without its values."""
+
+    __slots__ = ("backend", "dtype", "shape")
+    __array_ufunc__ = None  # a rule that computes with one gets a TypeError
+
+    version = 0  # no values, so none that could change
+
+    def __init__(self, shape: tuple[int, ...], dtype: DType, backend: Backend) -> None:
+        self.shape, self.dtype, self.backend = shape, dtype, backend
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.value}{list(self.shape)} (values not saved)"
+
+
+_serial = itertools.count().__next__
+
+
+class Node:
+    """One operation that happened, or a leaf: a tensor that the user made and wants a gradient for.
+
+    Fields:
+        op: the primitive, None for a leaf; params: its parameters.
+        parents: for each operand the (node, output index) it came from, None if no gradient goes there.
+        operands: each as its rule will read it: a saved Tensor, a Python scalar, or a Meta. None once freed.
+        saved: the arrays it returned, where a rule reads them.
+        outputs: a Meta for each tensor it returned. serial: when. scope: where.
+        version: how often the saved operands had been changed in place.
+        grads, hooks: by output index: gradients that `backward` leaves here, and functions that see them pass.
+    """
+
+    __slots__ = (
+        "grads",
+        "hooks",
+        "op",
+        "operands",
+        "outputs",
+        "params",
+        "parents",
+        "saved",
+        "scope",
+        "serial",
+        "version",
+    )
+
+    def __init__(
+        self,
+        op: Primitive | None,
+        outputs: tuple[Meta, ...],
+        operands: tuple[Any, ...] = (),
+        parents: tuple[tuple[Node, int] | None, ...] = (),
+        saved: tuple[Any, ...] | None = None,
+        params: dict[str, Any] | None = None,
+        scope: Scope | None = None,
+    ) -> None:
+        self.op = op
+        self.outputs = outputs
+        self.operands: tuple[Any, ...] | None = operands
+        self.parents = parents
+        self.saved = saved
+        self.params = params or {}
+        self.scope = scope
+        self.serial = _serial()
+        self.version = _version(operands)
+        self.hooks: dict[int, list[Callable[[Any], Any]]] | None = None
+        self.grads: dict[int, Any] | None = {0: None} if op is None else None
+
+    def __repr__(self) -> str:
+        name = self.op.name if self.op else "leaf"
+        return f"<node {self.serial} {name}{f' in {self.scope}' if self.scope else ''}>"
+
+    def free(self) -> None:
+        """Let go of everything that the backward pass needed."""
+        self.operands, self.parents, self.saved = None, (), None
+
+    def pull_back(self, ops: Any, gys: list[Any], needs: tuple[bool, ...]) -> tuple[Any, ...]:
+        """Return what each operand receives when `gys` flow into the outputs."""
+        assert self.op is not None
+        if self.operands is None:
+            raise GraphError(_freed(self))
+        if _version(self.operands) != self.version:
+            raise GraphError(
+                f"backward: an operand of {_told(self.op, self.operands, self.scope)} was changed in place (by an "
+                "optimiser step, perhaps) after the forward pass had used it, so its gradient can no longer be "
+                "computed; run the forward pass again"
+            )
+        operands = tuple(ops.operand(x) for x in self.operands)
+        results = tuple(ops.result(self, i) for i in range(len(self.outputs)))
+        gy, y = (gys, results) if len(results) > 1 else (gys[0], results[0])
+        try:
+            return self.op.pull_back(ops, gy, y, operands, needs, self.params)
+        except Exception as error:
+            explain(error, "the gradient of ", self.op, self.operands, self.scope)
+
+
+def _version(operands: tuple[Any, ...]) -> int:
+    return sum([getattr(x, "version", 0) for x in operands])
+
+
+def _freed(node: Node) -> str:
+    where = f" in {node.scope}" if node.scope else ""
+    return (
+        f"backward: the way back leads through {node.op.name if node.op else 'leaf'!r}{where}, whose graph an earlier "
+        "backward() has used and freed. A tensor computed in an earlier batch, most often a recurrent state such as h "
+        "or c, was used again: cut it off with `state = tr.detach(state)` before the next batch. (Only to walk one "
+        "and the same graph twice: call the first backward(retain_graph=True).)"
+    )
+
+
+def _told(op: Primitive, operands: Iterable[Any], scope: Scope | None) -> str:
+    """Describe a call: `matmul(float32[3, 4], float32[5, 6]) in LSTM, step t=3`."""
+    shown = ", ".join(f"{x.dtype!s}{list(x.shape)}" if hasattr(x, "shape") else repr(x) for x in operands)
+    return f"{op.name}({shown}){f' in {scope}' if scope else ''}"
+
+
+_KINDS: dict[type[Exception], type[TinyRNNError]] = {
+    ValueError: ShapeError,
+    TypeError: DTypeError,
+    IndexError: IndexRangeError,
+}
+
+
+def explain(error: Exception, what: str, op: Primitive, operands: Iterable[Any], scope: Scope | None) -> NoReturn:
+    """Raise `error` again as one of ours that names the operation, its operands, the module and the time step."""
+    told = f"{what}{_told(op, operands, scope)}"
+    for kind, ours in _KINDS.items():
+        if isinstance(error, kind) and not isinstance(error, TinyRNNError):
+            raise ours(f"{told}: {error}") from error
+    error.add_note(f"while computing {told}")
+    raise error
+
+
+# ---------------------------------------------------------------- the walk
+
+Edge = tuple[Node, int]
+
+
+class ArrayOps:
+    """The primitives on raw arrays of one backend: `ops.exp(x)`; what an ordinary backward pass computes with."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            forward = primitives.registry[name].forward
+        except KeyError:
+            raise AttributeError(f"no primitive is called {name!r}") from None
+        compute = functools.partial(forward, self.backend)
+        if name in primitives.BUILT_IN:  # found once, an attribute from then on
+            setattr(self, name, compute)
+        return compute
+
+    def operand(self, saved: Any) -> Any:
+        """Return a saved operand as the rules read it: here, its array."""
+        return getattr(saved, "array", saved)
+
+    def result(self, node: Node, index: int) -> Any:
+        """Return what `node` computed as the rules read it; its Meta if no rule does."""
+        return node.outputs[index] if node.saved is None else node.saved[index]
+
+    def zeros(self, meta: Meta) -> Any:
+        """Return a zero gradient for a tensor like `meta`."""
+        return self.backend.full(meta.shape, 0, meta.dtype)
+
+    def own(self, g: Any) -> Any:
+        """Return a gradient that shares no memory with any other."""
+        return g * 1
+
+    def dtype(self, g: Any) -> DType:
+        """Return the element type of a gradient."""
+        return self.backend.dtype(g)
+
+
+def walk(
+    roots: dict[Edge, Any],
+    ops_on: Callable[[Backend], Any],
+    *,
+    wanted: set[Edge] | None = None,
+    free: bool = False,
+) -> dict[Edge, Any]:
+    """Carry gradients from `roots` back through the graph and return those that arrive where they are wanted.
+
+        ∂L/∂x = Σ over the uses of x of ∂L/∂y · ∂y/∂x
+
+    Args:
+        roots: the gradient that enters at each (node, output index).
+        ops_on: gives the `ops` for a backend: arrays for values, Tensors for a gradient that can be differentiated.
+        wanted: where gradients are asked for; None stands for every leaf and every tensor that retains its gradient.
+        free: let go of each node when it is done.
+
+    Raises: GraphError for a graph that was freed, or whose operands were changed in place.
+    """
+    useful = None if wanted is None else _leading_to(wanted, roots)
+    arriving: dict[Node, dict[int, list[Any]]] = {}
+    queue: list[tuple[int, Node]] = []
+    found: dict[Edge, Any] = {}
+
+    def arrive(edge: Edge, contribution: Any) -> None:
+        node, index = edge
+        if node not in arriving:
+            arriving[node] = {}
+            heapq.heappush(queue, (-node.serial, node))
+        arriving[node].setdefault(index, []).append(contribution)
+
+    for edge, gy in roots.items():
+        arrive(edge, gy)
+    while queue:
+        _, node = heapq.heappop(queue)
+        ops = ops_on(node.outputs[0].backend)
+        contributions = arriving.pop(node)
+        gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in contributions.items()}
+        for i, hooks in (node.hooks or {}).items():
+            for hook in hooks if i in gys else ():
+                gys[i] = hook(gys[i])
+        for i, gy in gys.items():
+            if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
+                found[node, i] = ops.own(gy) if gy is contributions[i][0] or node.hooks else gy
+        if node.op is None:
+            continue
+        needs = tuple(p is not None and (useful is None or p[0] in useful) for p in node.parents)
+        if not any(needs) and node.operands is not None:
+            continue
+        full = [gys[i] if i in gys else ops.zeros(meta) for i, meta in enumerate(node.outputs)]
+        received = node.pull_back(ops, full, needs)
+        for parent, contribution, need in zip(node.parents, received, needs, strict=True):
+            if need and contribution is not None:
+                assert parent is not None
+                arrive(parent, _fitted(ops, contribution, parent[0].outputs[parent[1]], node))
+        if free:
+            node.free()
+    return found
+
+
+def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
+    """Return the nodes between `roots` and `wanted`: all others need no gradient."""
+    targets = {node for node, _ in wanted}
+    oldest = min((node.serial for node in targets), default=0)
+    reached: set[Node] = set()
+    frontier = [node for node, _ in roots]
+    while frontier:
+        node = frontier.pop()
+        if node not in reached and node.serial >= oldest:
+            reached.add(node)
+            frontier.extend(parent[0] for parent in node.parents if parent is not None)
+    useful: set[Node] = set()
+    for node in sorted(reached, key=lambda node: node.serial):
+        freed = node.operands is None  # kept, so that the walk comes to it and explains
+        if node in targets or freed or any(p is not None and p[0] in useful for p in node.parents):
+            useful.add(node)
+    return useful
+
+
+def combine(ops: Any, parts: list[Any], meta: Meta) -> Any:
+    """Add up what flowed into one tensor. Never writes into an array that a rule returned or a user holds."""
+    if len(parts) == 1 and not isinstance(parts[0], Slice | Outer):
+        return parts[0]
+    dense = [part for part in parts if not isinstance(part, Slice | Outer)]
+    slices = [part for part in parts if isinstance(part, Slice)]
+    outers = [part for part in parts if isinstance(part, Outer)]
+    if slices:
+        indices = tuple(part.index for part in slices)
+        dense.append(ops.scatter(*(part.gradient for part in slices), indices=indices, shape=meta.shape))
+    if outers:  # Σₜ aₜᵀ gₜ is one product of all the rows
+        a = _rows(ops, [part.a for part in outers])
+        g = _rows(ops, [part.gradient for part in outers])
+        dense.append(ops.matmul(ops.transpose(a, axes=(1, 0)), g))
+    return dense[0] if len(dense) == 1 else ops.accumulate(*dense)
+
+
+def _rows(ops: Any, blocks: list[Any]) -> Any:
+    flat = [x if len(x.shape) == 2 else ops.reshape(x, shape=(-1, x.shape[-1])) for x in blocks]
+    return flat[0] if len(flat) == 1 else ops.concatenate(*flat, axis=0)
+
+
+def _fitted(ops: Any, g: Any, meta: Meta, node: Node) -> Any:
+    """Give a gradient the shape and dtype of its tensor: undo broadcasting and promotion."""
+    if isinstance(g, Slice | Outer):
+        return g
+    if tuple(g.shape) != meta.shape:
+        extra = len(g.shape) - len(meta.shape)
+        padded = (1,) * extra + meta.shape
+        stretched = tuple(i for i, (n, m) in enumerate(zip(g.shape, padded, strict=False)) if m == 1 and n != 1)
+        if extra < 0 or any(n != m for i, (n, m) in enumerate(zip(g.shape, padded, strict=True)) if i not in stretched):
+            raise ShapeError(
+                f"the gradient of {node!r} has shape {tuple(g.shape)} for an operand of shape {meta.shape}; "
+                "expected that shape, or one that it broadcasts to"
+            )
+        g = ops.reshape(ops.sum(g, axis=stretched, keepdims=True), shape=meta.shape)
+    return g if ops.dtype(g) is meta.dtype else ops.astype(g, dtype=meta.dtype)

@@ -1,0 +1,123 @@
+"""Floor 0: which array libraries there are, and which one new tensors go to.
+
+    backend = backends.get("numpy")     # imported at first use
+    backends.current()                  # where new tensors go: TINYRNN_BACKEND, or NumPy
+
+A package adds a backend of its own with `register`, or with an entry point in the group "tinyrnn.backends" whose
+name is the backend's and whose value is a function (device: str) -> Backend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.backends.numpy_backend import Generator, NumPyBackend, promote
+from tinyrnn.errors import BackendError
+
+__all__ = [
+    "Array",
+    "Backend",
+    "DType",
+    "Generator",
+    "current",
+    "get",
+    "of",
+    "promote",
+    "register",
+    "use_backend",
+]
+
+Factory = Callable[[str], Backend]
+
+
+def _numpy(device: str) -> Backend:
+    if device:
+        raise BackendError(f"backend 'numpy:{device}': NumPy has no devices; say 'numpy'")
+    return NumPyBackend()
+
+
+def _cupy(device: str) -> Backend:
+    from tinyrnn.backends.cupy_backend import CuPyBackend
+
+    return CuPyBackend(device)
+
+
+_factories: dict[str, Factory] = {"numpy": _numpy, "cupy": _cupy}
+_loaded: dict[str, Backend] = {}
+_current: ContextVar[Backend | None] = ContextVar("tinyrnn.backend", default=None)
+
+
+def register(name: str, factory: Factory) -> None:
+    """Make `factory(device)` known as the backend `name`; it is called at the first use of each device."""
+    _factories[name] = factory
+
+
+def get(name: str | Backend) -> Backend:
+    """Return the backend called `name`, "cupy" or with a device "cupy:1".
+
+    Raises: BackendError that lists what there is, or says what to install.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in _loaded:
+        family, _, device = name.partition(":")
+        _loaded[name] = _factory(family)(device)
+    return _loaded[name]
+
+
+def _factory(family: str) -> Factory:
+    if family not in _factories:
+        from importlib.metadata import entry_points  # costs 20 ms, which most programs need not pay
+
+        plugins = {entry.name: entry for entry in entry_points(group="tinyrnn.backends")}
+        if family not in plugins:
+            known = ", ".join(sorted(_factories | plugins))
+            raise BackendError(f"backend {family!r} is unknown; there are {known}")
+        register(family, plugins[family].load())
+    return _factories[family]
+
+
+def of(array: object) -> Backend | None:
+    """Return the backend that `array` belongs to, None for host data that is nobody's."""
+    for backend in _loaded.values():
+        if backend.owns(array):
+            return backend
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return get(f"cupy:{array.device.id}")  # type: ignore[attr-defined]  # every CuPy array has a device
+    return None
+
+
+def current() -> Backend:
+    """Return the backend that new tensors go to."""
+    return _current.get() or get(os.environ.get("TINYRNN_BACKEND") or "numpy")
+
+
+class use_backend:
+    """Send new tensors to a backend, from here on or inside a `with` block; local to the thread or task.
+
+    tr.use_backend("cupy")            # from here on
+    with tr.use_backend("numpy"):     # for these lines
+        ...
+
+    Tensors that exist stay where they are: `x.to("cupy")` moves one.
+
+    Args: name, "numpy", "cupy", "cupy:1", one that was registered, or a Backend.
+    Raises: BackendError if there is no such backend, or it cannot run here.
+    """
+
+    def __init__(self, name: str | Backend) -> None:
+        self.backend = get(name)
+        self.before = _current.get()
+        _current.set(self.backend)
+
+    def __enter__(self) -> Backend:
+        return self.backend
+
+    def __exit__(self, *exc: object) -> None:
+        _current.set(self.before)
+
+    def __repr__(self) -> str:
+        return f"use_backend({self.backend.name!r})"

@@ -1,0 +1,125 @@
+"""What an array library must offer so that the engine runs on it: the `Backend` protocol, and dtypes by name."""
+
+from __future__ import annotations
+
+import builtins
+import enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tinyrnn.errors import DTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyrnn.backends.numpy_backend import Generator
+
+Array = Any
+"""An array of whichever library the backend wraps."""
+
+
+class DType(enum.StrEnum):
+    """An element type, the same on every backend; equal to its name and to the types of NumPy and its kin.
+
+    >>> DType.float32 == "float32"
+    True
+    """
+
+    bool = "bool"
+    int8 = "int8"
+    int16 = "int16"
+    int32 = "int32"
+    int64 = "int64"
+    uint8 = "uint8"
+    uint16 = "uint16"
+    uint32 = "uint32"
+    uint64 = "uint64"
+    float16 = "float16"
+    float32 = "float32"
+    float64 = "float64"
+
+    @classmethod
+    def of(cls, spec: Any) -> DType:
+        """Read a dtype however it was given: a DType, a name, NumPy's, PyTorch's, or Python's own types.
+
+        Python's `float` is float32, tinyrnn's default; `int` is int64.
+
+        Raises: DTypeError for anything else, complex numbers included.
+        """
+        if isinstance(spec, cls):
+            return spec
+        if spec is float:
+            return cls.float32
+        if spec is int:
+            return cls.int64
+        name = spec if isinstance(spec, str) else getattr(spec, "name", None) or getattr(spec, "__name__", None)
+        try:
+            return cls(str(name or spec).rpartition(".")[2].rstrip("_"))
+        except ValueError:
+            raise DTypeError(f"dtype is {spec!r}; expected one of {', '.join(cls)}") from None
+
+    @property
+    def is_floating(self) -> builtins.bool:
+        """Whether a tensor of this type can have a gradient."""
+        return self in _FLOATING
+
+    def __eq__(self, other: object) -> builtins.bool:
+        if isinstance(other, str):
+            return str.__eq__(self, other)
+        try:
+            return self is DType.of(other)
+        except DTypeError:
+            return False
+
+    __hash__ = str.__hash__
+
+    def __repr__(self) -> str:
+        return f"tinyrnn.{self.value}"
+
+
+_FLOATING = frozenset({DType.float16, DType.float32, DType.float64})
+
+
+class Backend(Protocol):
+    """An array namespace (`backend.exp`, `backend.where`, … as the array API standard names them) and what it lacks.
+
+    Everything that differs between devices is here; nothing above this floor asks which device it runs on.
+    """
+
+    name: str
+    """What `use_backend` takes: "numpy", "cupy", "cupy:1"."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the function of the array namespace called `name`."""
+
+    def owns(self, array: object) -> bool:
+        """Tell whether `array` is one of this backend's."""
+
+    def asarray(self, data: Any, dtype: DType | None = None) -> Array:
+        """Bring host data, or an array of this backend's, here; copy only where needed. Python floats: float32."""
+
+    def to_host(self, array: Array) -> Any:
+        """Return a NumPy array with the values of `array`: read-only where it shares memory with it."""
+
+    def dtype(self, array: Array) -> DType:
+        """Return the element type of `array`."""
+
+    def astype(self, array: Array, dtype: DType) -> Array:
+        """Return `array` with elements of another type."""
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        """Return a new array with `value` everywhere."""
+
+    def getitem(self, array: Array, index: Any) -> Array:
+        """`array[index]`, with NumPy's meaning for every kind of index."""
+
+    def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
+        """`buffer[index] += values`, in place, where an element that is named twice counts twice."""
+
+    def pad(self, array: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
+        """Put `value` around `array`, (before, after) for each axis."""
+
+    def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Draw from [0, 1) with a stream that `generator` seeds."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was asked for."""

@@ -1,0 +1,100 @@
+"""CuPy: the same arrays on a CUDA device."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.backends.numpy_backend import Generator, host_array
+from tinyrnn.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def import_cupy() -> Any:
+    """Import CuPy and see that it has a device.
+
+    Raises: BackendError that names the extra to install, or what the CUDA runtime answered.
+    """
+    extras = "pip install 'tinyrnn[cuda12]' (CUDA 12) or 'tinyrnn[cuda13]' (CUDA 13)"
+    try:
+        import cupy
+    except ImportError as error:
+        raise BackendError(f"backend 'cupy' needs CuPy, which cannot be imported ({error}): {extras}") from error
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise BackendError(
+            f"backend 'cupy': CuPy {cupy.__version__} is installed, but finds no CUDA device ({error}); "
+            "check the driver with nvidia-smi, or go on with tr.use_backend('numpy')"
+        ) from error
+    if devices == 0:
+        raise BackendError("backend 'cupy': this machine has no CUDA device; go on with tr.use_backend('numpy')")
+    return cupy
+
+
+class CuPyBackend(Backend):
+    """Arrays are `cupy.ndarray`s on one CUDA device.
+
+    Args: device, its number: "cupy:1" is device 1.
+    """
+
+    def __init__(self, device: str = "") -> None:
+        self.cupy = import_cupy()
+        count = self.cupy.cuda.runtime.getDeviceCount()
+        if device and not (device.isdecimal() and int(device) < count):
+            raise BackendError(f"backend 'cupy:{device}': expected a device number from 0 to {count - 1}")
+        self.device = int(device or 0)
+        self.name = f"cupy:{self.device}" if device else "cupy"
+        self.dtypes = {self.cupy.dtype(name.value): name for name in DType}
+        self.streams: weakref.WeakKeyDictionary[Generator, Any] = weakref.WeakKeyDictionary()
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.cupy, {"concat": "concatenate", "permute_dims": "transpose"}.get(name, name))
+        setattr(self, name, function)  # found once, an attribute from then on
+        return function
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, self.cupy.ndarray) and array.device.id == self.device
+
+    def asarray(self, data: Any, dtype: DType | None = None) -> Array:
+        with self.cupy.cuda.Device(self.device):
+            if isinstance(data, self.cupy.ndarray):
+                return self.cupy.asarray(data, dtype)
+            return self.cupy.asarray(host_array(data, dtype))
+
+    def to_host(self, array: Array) -> Any:
+        return self.cupy.asnumpy(array)
+
+    def dtype(self, array: Array) -> DType:
+        return self.dtypes[array.dtype]
+
+    def astype(self, array: Array, dtype: DType) -> Array:
+        return array.astype(dtype.value, copy=False)
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        with self.cupy.cuda.Device(self.device):
+            return self.cupy.full(shape, value, dtype.value)
+
+    def getitem(self, array: Array, index: Any) -> Array:
+        return array[index]
+
+    def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
+        self.cupy.add.at(buffer, index, values)
+
+    def pad(self, array: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
+        return self.cupy.pad(array, widths, constant_values=value)
+
+    def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
+        if generator not in self.streams:  # one draw on the host seeds a stream that lives on the device
+            seed = int(generator.host.integers(2**63))
+            self.streams[generator] = self.cupy.random.Generator(self.cupy.random.XORWOW(seed))
+        return self.streams[generator].random(shape, dtype=dtype.value)
+
+    def synchronize(self) -> None:
+        self.cupy.cuda.Device(self.device).synchronize()

@@ -1,0 +1,153 @@
+"""NumPy: the backend that is always there, the host of every other one, and the source of random numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.errors import DTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class NumPyBackend(Backend):
+    """Arrays are `numpy.ndarray`s in the machine's memory."""
+
+    name = "numpy"
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(np, name)
+        setattr(self, name, function)  # found once, an attribute from then on
+        return function
+
+    def __repr__(self) -> str:
+        return "<backend numpy>"
+
+    def owns(self, array: object) -> bool:
+        return isinstance(array, np.ndarray | np.generic)
+
+    def asarray(self, data: Any, dtype: DType | None = None) -> Array:
+        return host_array(data, dtype)
+
+    def to_host(self, array: Array) -> np.ndarray[Any, Any]:
+        view = np.asarray(array).view()
+        view.flags.writeable = False
+        return view
+
+    def dtype(self, array: Array) -> DType:
+        return _DTYPES[array.dtype]
+
+    def astype(self, array: Array, dtype: DType) -> Array:
+        return array.astype(dtype, copy=False)
+
+    def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
+        return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
+
+    def getitem(self, array: Array, index: Any) -> Array:
+        return array[index]
+
+    def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
+        parts = index if isinstance(index, tuple) else (index,)
+        if all(part is None or part is ... or isinstance(part, int | slice) for part in parts):
+            buffer[index] += values
+        elif isinstance(index, np.ndarray) and index.dtype.kind in "iu" and buffer.ndim == 2:
+            _add_rows(buffer, index.ravel(), values.reshape(-1, buffer.shape[1]))
+        else:
+            np.add.at(buffer, index, values)
+
+    def pad(self, array: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
+        return np.pad(array, widths, constant_values=value)
+
+    def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
+        return generator.uniform(shape, dtype)
+
+    def synchronize(self) -> None:
+        pass
+
+
+_DTYPES = {np.dtype(name.value): name for name in DType}
+
+
+def host_array(data: Any, dtype: DType | None = None) -> np.ndarray[Any, Any]:
+    """Make a NumPy array of host data: arrays keep their dtype, Python floats become float32 and ints int64.
+
+    Raises: DTypeError for data that is not numbers (ragged lists, text, complex numbers, objects).
+    """
+    try:
+        array = np.asarray(data)
+    except ValueError as error:
+        raise DTypeError(f"tensor: the data is not a regular block of numbers ({error}); pad it first") from error
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype not in _DTYPES:
+        raise DTypeError(
+            f"tensor: the data is {type(data).__name__} of dtype {array.dtype}; expected numbers ({', '.join(DType)})"
+        )
+    if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
+        dtype = DType.float32
+    return array if dtype is None else array.astype(dtype, copy=False)
+
+
+@functools.cache
+def promote(*operands: DType | type) -> DType:
+    """Return NumPy's common type of dtypes and of Python scalars given by their type, which are weak.
+
+    >>> promote(DType.float32, float), promote(DType.int64, float), promote(DType.float32, DType.int64)
+    (tinyrnn.float32, tinyrnn.float64, tinyrnn.float64)
+    """
+    return DType.of(np.result_type(*(np.dtype(x) if isinstance(x, DType) else x(1) for x in operands)))
+
+
+def _add_rows(buffer: Array, rows: Array, values: Array) -> None:
+    """Add values[k] to buffer[rows[k]]: sorted by row, each run of equal rows is one sum (5 times `np.add.at`)."""
+    if not rows.size:
+        return
+    rows = rows % buffer.shape[0]  # -1 and n-1 are one row
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    buffer[rows[starts]] += np.add.reduceat(values[order], starts, axis=0)
+
+
+class Generator:
+    """A seeded stream of random numbers (PCG64), drawn on the host: one seed, the same numbers on every backend.
+
+    Args: seed, a non-negative int; None takes one from the operating system.
+    Source: O'Neill 2014, "PCG: A family of simple fast space-efficient statistically good algorithms".
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed(seed)
+
+    def seed(self, seed: int | None) -> None:
+        """Start the stream again from `seed`."""
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+            raise DTypeError(f"seed is {seed!r}; expected a non-negative int, or None for a seed by chance")
+        self.host = np.random.Generator(np.random.PCG64(seed))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Where the stream is: a dict that JSON can hold; assign it to go back there."""
+        return dict(self.host.bit_generator.state)
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.host.bit_generator.state = state
+
+    def normal(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any, Any]:
+        """Draw from the normal distribution with mean 0 and variance 1."""
+        return np.asarray(self.host.standard_normal(shape), dtype=dtype)
+
+    def uniform(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray[Any, Any]:
+        """Draw from [0, 1)."""
+        if dtype == DType.float32:
+            return np.asarray(self.host.random(shape, dtype=np.float32))
+        return np.asarray(self.host.random(shape), dtype=dtype)
+
+    def permutation(self, n: int) -> np.ndarray[Any, Any]:
+        """Return 0 … n-1 in random order."""
+        return self.host.permutation(n)

@@ -1,0 +1,139 @@
+"""A check of gradients against numbers: perturb the inputs a little and see what the outputs do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinyrnn.autograd import changed_mode
+from tinyrnn.backends import DType, Generator
+from tinyrnn.errors import DTypeError, GradientError, GraphError
+from tinyrnn.primitives import Primitive
+from tinyrnn.tensor import Tensor, apply, grad
+
+Function = Callable[..., Tensor | Sequence[Tensor]]
+
+
+def gradcheck(
+    f: Function,
+    inputs: Tensor | Sequence[Tensor],
+    order: int = 2,
+    *,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    seed: int = 0,
+) -> bool:
+    """Check the derivatives of f, up to `order`, against central differences.
+
+        ⟨v, (f(x + εu) − f(x − εu)) / 2ε⟩  ≈  ⟨∂⟨v, f⟩/∂x, u⟩      for random directions u, v
+
+    A derivative of order 2 is the first derivative of the gradient.
+
+    Args:
+        f: a function of the inputs that returns a tensor or several; called many times, so it must be repeatable.
+        inputs: float64 tensors; those that require a gradient are checked. A layer's parameters may be among them,
+            though f ignores those arguments: gradcheck(lambda x, *_: lstm(x)[0], [x, *lstm.parameters()]).
+        eps, atol, rtol: step and tolerances, |a − n| ≤ atol + rtol |n|.
+
+    Returns: True.
+    Raises: GradientError naming the order, the input that disagrees, both numbers, and the operation whose own rule is
+        at fault if there is one; DTypeError for inputs that are not float64.
+    """
+    xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for i, x in enumerate(xs):
+        if x.dtype != DType.float64:
+            raise DTypeError(f"gradcheck: input {i} is {x.dtype}; expected float64, in which 1e-6 is a small step")
+    if not any(x.requires_grad for x in xs):
+        raise GraphError("gradcheck: no input requires a gradient; make one with requires_grad=True")
+    check = _Check(eps, atol, rtol, Generator(seed))
+    for k in range(1, order + 1):
+        wrong = check.disagreement(f, xs)
+        if wrong:
+            raise GradientError(f"gradcheck: order {k}: {wrong}{check.culprit(f, xs)}")
+        f, xs = check.gradient(f, xs)
+    return True
+
+
+class _Check:
+    """One check: its tolerances, and the stream that its random directions come from."""
+
+    def __init__(self, eps: float, atol: float, rtol: float, generator: Generator) -> None:
+        self.eps, self.atol, self.rtol, self.generator = eps, atol, rtol, generator
+
+    def direction(self, like: Tensor) -> Tensor:
+        return Tensor(like.backend.asarray(self.generator.normal(like.shape, DType.float64)), like.backend)
+
+    def disagreement(self, f: Function, xs: list[Tensor]) -> str:
+        """Describe the first input for which ∂f and its estimate differ; empty if there is none."""
+        ys = _differentiable(f(*xs))
+        if not ys:
+            return ""  # f is constant
+        vs = [self.direction(y) for y in ys]
+        wrt = [i for i, x in enumerate(xs) if x.requires_grad]
+        for i, gx in zip(wrt, grad(ys, [xs[i] for i in wrt], vs), strict=True):
+            u = self.direction(xs[i])
+            given = float((gx * u).sum())
+            plus, minus = (self.moved(f, xs, i, u, step) for step in (self.eps, -self.eps))
+            change = sum(float((v * (a - b)).sum()) for v, a, b in zip(vs, plus, minus, strict=True))
+            expected = change / (2 * self.eps)
+            if not abs(given - expected) <= self.atol + self.rtol * abs(expected):
+                return f"for input {i}, of shape {xs[i].shape}, the gradient gives {given:.8g}, numbers {expected:.8g}"
+        return ""
+
+    def moved(self, f: Function, xs: list[Tensor], i: int, u: Tensor, step: float) -> list[Tensor]:
+        """Compute f with input i moved by step · u, in place, so that a layer's own parameters may be inputs."""
+        x, before = xs[i], xs[i].array
+        x.array = (x.detach() + step * u).array
+        try:
+            return [y.detach() for y in _differentiable(f(*xs))]
+        finally:
+            x.array = before
+
+    def gradient(self, f: Function, xs: list[Tensor]) -> tuple[Function, list[Tensor]]:
+        """Return the function (x, v) -> ∂⟨v, f(x)⟩/∂x and a place to check it at."""
+        vs = [self.direction(y) for y in _differentiable(f(*xs))]
+        for v in vs:
+            v.requires_grad = True
+        wrt = [i for i, x in enumerate(xs) if x.requires_grad]
+
+        def gradient_of_f(*xs_and_vs: Tensor) -> Sequence[Tensor]:
+            at, v = xs_and_vs[: len(xs)], xs_and_vs[len(xs) :]
+            ys = _differentiable(f(*at))
+            return grad(ys, [at[i] for i in wrt], v, create_graph=True) if ys else ()
+
+        return gradient_of_f, [*xs, *vs]
+
+    def culprit(self, f: Function, xs: list[Tensor]) -> str:
+        """Check each operation that f uses on its own, and name the first whose rule is wrong."""
+        calls: list[tuple[Primitive, tuple[Any, ...], dict[str, Any]]] = []
+        with changed_mode(listener=lambda op, operands, params: calls.append((op, operands, params))):
+            f(*xs)
+        for op, operands, params in calls:
+            if op.vjp is None:
+                continue
+            fresh = [_leaf(x) if isinstance(x, Tensor) and x.dtype == DType.float64 else x for x in operands]
+            places = [i for i, x in enumerate(fresh) if isinstance(x, Tensor) and x.requires_grad]
+
+            def alone(
+                *leaves: Tensor, op: Any = op, params: Any = params, fresh: Any = fresh, places: Any = places
+            ) -> Any:
+                filled = list(fresh)
+                for i, leaf in zip(places, leaves, strict=True):
+                    filled[i] = leaf
+                return apply(op, *filled, **params)
+
+            wrong = places and self.disagreement(alone, [fresh[i] for i in places])
+            if wrong:
+                return f"; the rule of {op.name!r} is at fault: {wrong.replace('input', 'operand')}"
+        return "; each operation in it is right by itself"
+
+
+def _differentiable(ys: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [y for y in ([ys] if isinstance(ys, Tensor) else ys) if y.requires_grad]
+
+
+def _leaf(x: Tensor) -> Tensor:
+    leaf = x.detach()
+    leaf.requires_grad = True
+    return leaf

@@ -1,0 +1,44 @@
+"""First values of parameters: drawn on the host from the seeded stream, so one seed gives the same on every backend."""
+
+from __future__ import annotations
+
+import math
+
+from tinyrnn import backends
+from tinyrnn.functions import concatenate, default_generator, randn, uniform
+from tinyrnn.tensor import Tensor, tensor
+
+
+def xavier_uniform(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "float32") -> Tensor:
+    """Draw `gates` blocks (fan_in, fan_out) side by side from U(−a, a), a = √(6 / (fan_in + fan_out)).
+
+    The variance of a signal stays about the same forwards and backwards through a tanh or sigmoid layer.
+    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
+    """
+    a = math.sqrt(6 / (fan_in + fan_out))
+    return uniform(fan_in, gates * fan_out, low=-a, high=a, dtype=dtype)
+
+
+def he_normal(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "float32") -> Tensor:
+    """Draw `gates` blocks (fan_in, fan_out) side by side from N(0, 2 / fan_in), for layers with relu.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers".
+    """
+    return randn(fan_in, gates * fan_out, dtype=dtype) * math.sqrt(2 / fan_in)
+
+
+def orthogonal(rows: int, columns: int, gates: int = 1, dtype: str = "float32") -> Tensor:
+    """Draw `gates` blocks (rows, columns) side by side, each with orthonormal columns (or rows, if there are fewer).
+
+    A product of orthogonal matrices neither grows nor shrinks what passes through it, T times over.
+    Source: Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning".
+    """
+    return concatenate([_orthogonal(rows, columns, dtype) for _ in range(gates)], axis=1)
+
+
+def _orthogonal(rows: int, columns: int, dtype: str) -> Tensor:
+    host = backends.get("numpy")
+    a = default_generator.normal((max(rows, columns), min(rows, columns)), backends.DType.float64)
+    q, r = host.linalg.qr(a)
+    q = q * host.sign(host.diagonal(r))  # without this, q would not be uniform over all such matrices
+    return tensor(q if rows >= columns else q.T, dtype)

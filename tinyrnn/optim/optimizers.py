@@ -1,0 +1,304 @@
+"""Optimisers: w, its gradient g and the learning rate lr to the next w. Every letter is a tensor of w's shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+from tinyrnn import backends
+from tinyrnn.autograd import no_grad
+from tinyrnn.errors import GraphError, StateDictError
+from tinyrnn.functions import full, maximum, sqrt
+from tinyrnn.optim.schedules import Schedule, schedule_of
+from tinyrnn.tensor import Tensor, tensor
+
+
+class Optimizer:
+    """The base of the optimisers: a subclass names what it remembers and writes `update`.
+
+    Class attributes:
+        remembers: names of the tensors kept for each parameter, zero at first.
+
+    Args: parameters, tensors that require a gradient; lr, a number or a schedule.
+    Attributes: lr, which may be assigned; steps, the number of steps done.
+    Raises: GraphError for something that does not require a gradient; ValueError for no parameter, or for one given
+        twice, or an option out of range.
+    """
+
+    remembers: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float | Schedule) -> None:
+        self.parameters = list(parameters)
+        name = type(self).__name__
+        if not self.parameters:
+            raise ValueError(f"{name}: given no parameters; expected those of a model, model.parameters()")
+        for w in self.parameters:
+            if not isinstance(w, Tensor) or not w.requires_grad:
+                raise GraphError(f"{name}: given {type(w).__name__}; expected tensors with requires_grad=True")
+        if len({id(w) for w in self.parameters}) < len(self.parameters):
+            raise ValueError(f"{name}: a parameter is given twice and would be updated twice; give each once")
+        self.lr = lr
+        self.steps = 0
+        self.memory = {name: [_like(w, self.initial(name)) for w in self.parameters] for name in self.remembers}
+        self.check(lr=self.rate())
+
+    def check(self, **options: float) -> None:
+        """See that options are finite and not negative."""
+        for option, value in options.items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{type(self).__name__}: {option} is {value}; expected a finite number of 0 or more")
+
+    def initial(self, name: str) -> float:
+        """Return the first value of what is remembered under `name`."""
+        return 0.0
+
+    def rate(self) -> float:
+        """Return the learning rate of the next step."""
+        return self.lr(self.steps) if isinstance(self.lr, Schedule) else self.lr
+
+    def zero_grad(self) -> None:
+        """Forget all gradients, so that the next backward() does not add to them."""
+        for w in self.parameters:
+            w.grad = None
+
+    @no_grad()
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        lr = self.rate()
+        self.steps += 1
+        for i, w in enumerate(self.parameters):
+            if w.grad is None:
+                continue
+            memory = {name: tensors[i] for name, tensors in self.memory.items()}
+            w.assign(self.update(w, w.grad, lr, memory))
+            for name, value in memory.items():
+                self.memory[name][i] = value
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w, and put what is to be remembered into `memory`."""
+        raise NotImplementedError(f"{type(self).__name__} has no update(); an Optimizer's subclass writes it")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps, the learning rate or schedule, and what is remembered, in parameter order."""
+        lr = self.lr.state() if isinstance(self.lr, Schedule) else self.lr
+        return {"steps": self.steps, "lr": lr, "memory": {name: list(ts) for name, ts in self.memory.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the optimiser stood that `state_dict` was called on; nothing is changed if it does not fit.
+
+        Raises: StateDictError that says what does not fit.
+        """
+        name = type(self).__name__
+        if set(state) != {"steps", "lr", "memory"} or set(state["memory"]) != set(self.remembers):
+            given = f"{sorted(state)}, memory of {sorted(state.get('memory', {}))}"
+            raise StateDictError(f"{name}: the state has {given}; expected steps, lr, memory of {self.remembers}")
+        memory = {}
+        for kind, values in state["memory"].items():
+            if len(values) != len(self.parameters):
+                raise StateDictError(f"{name}: {kind} is for {len(values)} parameters, expected {len(self.parameters)}")
+            memory[kind] = [v if isinstance(v, Tensor) else tensor(v) for v in values]
+            for i, (v, w) in enumerate(zip(memory[kind], self.parameters, strict=True)):
+                if v.shape != w.shape:
+                    raise StateDictError(f"{name}: {kind} of parameter {i} is {v.shape}, expected {w.shape}")
+                memory[kind][i] = v.to(w.backend)
+        self.lr, self.steps, self.memory = schedule_of(state["lr"]), int(state["steps"]), memory
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.parameters)} parameters, lr={self.lr}, steps={self.steps})"
+
+
+def _like(w: Tensor, value: float) -> Tensor:
+    with backends.use_backend(w.backend):
+        return full(w.shape, value, w.dtype)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for.
+
+        v ← momentum · v + g
+        w ← w − lr · v                      (Nesterov: w − lr (g + momentum · v))
+
+    Args: parameters; lr, in units of w per unit of g; momentum, 0 to 1; nesterov; weight_decay, adds weight_decay · w
+        to g.
+    Source: Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever et al. 2013 (Nesterov's form).
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float | Schedule = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        if nesterov and momentum == 0:
+            raise ValueError("SGD: nesterov=True is a form of momentum; give momentum too, such as 0.9")
+        self.remembers = ("v",) if momentum else ()  # type: ignore[misc]  # without momentum there is nothing to keep
+        super().__init__(parameters, lr)
+        self.check(momentum=momentum, weight_decay=weight_decay)
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w."""
+        g = g + self.weight_decay * w if self.weight_decay else g
+        if not self.momentum:
+            return w - lr * g
+        memory["v"] = v = self.momentum * memory["v"] + g
+        return w - lr * (g + self.momentum * v if self.nesterov else v)
+
+
+class Adagrad(Optimizer):
+    """A rate for each element that falls with the gradients it has seen.
+
+        s ← s + g²
+        w ← w − lr · g / (√s + eps)
+
+    Args: parameters; lr, in units of w; lr_decay, divides lr by 1 + t · lr_decay; initial_accumulator_value, the first
+        s; eps.
+    Source: Duchi, Hazan & Singer 2011, "Adaptive Subgradient Methods".
+    """
+
+    remembers = ("s",)
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float | Schedule = 1e-2,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        self.lr_decay, self.first, self.eps = lr_decay, initial_accumulator_value, eps
+        super().__init__(parameters, lr)
+        self.check(lr_decay=lr_decay, initial_accumulator_value=initial_accumulator_value, eps=eps)
+
+    def initial(self, name: str) -> float:
+        """Return initial_accumulator_value."""
+        return self.first
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w."""
+        memory["s"] = s = memory["s"] + g * g
+        return w - lr / (1 + (self.steps - 1) * self.lr_decay) * g / (sqrt(s) + self.eps)
+
+
+class RMSProp(Optimizer):
+    """A rate for each element, by a running mean of its squared gradients.
+
+        s ← alpha · s + (1 − alpha) g²
+        w ← w − lr · g / (√s + eps)
+
+    Args: parameters; lr, in units of w; alpha, 0 to 1; eps.
+    Source: Tieleman & Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning".
+    """
+
+    remembers = ("s",)
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float | Schedule = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+    ) -> None:
+        self.alpha, self.eps = alpha, eps
+        super().__init__(parameters, lr)
+        self.check(alpha=alpha, eps=eps)
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w."""
+        memory["s"] = s = self.alpha * memory["s"] + (1 - self.alpha) * g * g
+        return w - lr * g / (sqrt(s) + self.eps)
+
+
+class Adam(Optimizer):
+    """Momentum, and a rate for each element, both corrected for starting at zero.
+
+        m ← β₁ m + (1 − β₁) g;      v ← β₂ v + (1 − β₂) g²
+        w ← w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
+
+    Args: parameters; lr, in units of w; betas (β₁, β₂); eps; weight_decay, adds weight_decay · w to g.
+    Source: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization".
+    """
+
+    remembers = ("m", "v")
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float | Schedule = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(parameters, lr)
+        self.check(eps=eps, weight_decay=weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{type(self).__name__}: betas are {betas}; expected two numbers from 0 up to 1")
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w."""
+        return self.adapted(w, g + self.weight_decay * w if self.weight_decay else g, lr, memory)
+
+    def adapted(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return w after the adaptive step."""
+        (beta1, beta2), t = self.betas, self.steps
+        memory["m"] = m = beta1 * memory["m"] + (1 - beta1) * g
+        memory["v"] = v = beta2 * memory["v"] + (1 - beta2) * (g * g)
+        return w - lr / (1 - beta1**t) * m / (sqrt(v) / math.sqrt(1 - beta2**t) + self.eps)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay acts on w itself, not through the adaptive step.
+
+        w ← w − lr · weight_decay · w, then Adam
+
+    Args: as for Adam; weight_decay is 0.01.
+    Source: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float | Schedule = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(parameters, lr, betas, eps, weight_decay)
+
+    def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
+        """Return the next w."""
+        return self.adapted(w * (1 - lr * self.weight_decay), g, lr, memory)
+
+
+@no_grad()
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Scale all gradients down so that their common norm is at most `max_norm`, and return the norm before.
+
+        norm = √(Σ g²);   g ← g · min(1, max_norm / norm)
+
+    Args: parameters, those without a gradient are passed over; max_norm, in units of the gradient.
+    Returns: the norm, a tensor on the device; reading it (float) waits for the device.
+    Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
+    Raises: ValueError for a max_norm that is not positive, or if no parameter has a gradient.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a positive number")
+    clipped = [(w, w.grad) for w in parameters if w.grad is not None]
+    if not clipped:
+        raise ValueError("clip_grad_norm: no parameter has a gradient; call loss.backward() first")
+    norm = sqrt(_total([(g * g).sum() for _, g in clipped]))
+    scale = max_norm / maximum(norm, max_norm)
+    for w, g in clipped:
+        w.grad = (g * scale).astype(w.dtype)
+    return norm
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -1,0 +1,746 @@
+"""The tensor: an array that knows where it came from."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
+
+from tinyrnn import backends
+from tinyrnn import primitives as p
+from tinyrnn.autograd import (
+    ArrayOps,
+    Meta,
+    Node,
+    Scope,
+    changed_mode,
+    current_mode,
+    explain,
+    is_grad_enabled,
+    walk,
+)
+from tinyrnn.backends import Array, Backend, DType
+from tinyrnn.errors import BackendError, DTypeError, GraphError, ShapeError
+
+Axis = int | tuple[int, ...] | None
+
+
+class Tensor:
+    """An n-dimensional array, the backend it lives on, and the node of the graph that made it.
+
+    Make one with `tr.tensor`. Arithmetic, indexing and methods are NumPy's; they never change a tensor, they make a new
+    one. One that was made from tensors that require a gradient remembers how, and so can be differentiated.
+    """
+
+    __slots__ = ("__weakref__", "array", "backend", "index", "node", "version")
+    __array_ufunc__ = None  # so that numpy_array * tensor asks the tensor
+
+    def __init__(self, array: Array, backend: Backend, node: Node | None = None, index: int = 0) -> None:
+        self.array, self.backend, self.node, self.index = array, backend, node, index
+        self.version = 0  # counts changes in place
+
+    # ------------------------------------------------ what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.array.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return functools.reduce(operator.mul, self.shape, 1)
+
+    @property
+    def dtype(self) -> DType:
+        """The element type, `tr.float32` and so on."""
+        return self.backend.dtype(self.array)
+
+    @property
+    def meta(self) -> Meta:
+        """Shape, dtype and backend, without the values."""
+        return self.node.outputs[self.index] if self.node else Meta(self.shape, self.dtype, self.backend)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise DTypeError("len() of a tensor of shape (): it is a single number; .item() gives it")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = backends.get("numpy").array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=200)
+        facts = [f"shape={self.shape}"] if self.ndim > 1 else []
+        facts.append(f"dtype={self.dtype}")
+        if self.backend.name != "numpy":
+            facts.append(f"backend={self.backend.name}")
+        if self.node:
+            facts.append(f"op={self.node.op.name}" if self.node.op else "requires_grad=True")
+        return f"tensor({values}, {', '.join(facts)})"
+
+    def __hash__(self) -> int:
+        return id(self)  # == compares elements, so identity is what a dict can go by
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(
+                f"bool() of a tensor of shape {self.shape}: true or false for which element? Choose element by element "
+                "with tr.where(mask, a, b), or ask for all: bool(mask.min()), or for any: bool(mask.max())"
+            )
+        return bool(self.item())
+
+    # ------------------------------------------------ in and out
+
+    def item(self) -> Any:
+        """Return the only element as a Python number; it waits for the device."""
+        if self.size != 1:
+            raise ShapeError(f"item() of a tensor of shape {self.shape}; expected a single element: index it first")
+        return self.backend.to_host(self.array).item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return operator.index(self.item())
+
+    def numpy(self) -> Any:
+        """Return the values as a NumPy array: on the NumPy backend a read-only view, elsewhere a copy on the host."""
+        return self.backend.to_host(self.array)
+
+    def tolist(self) -> Any:
+        """Return the values as nested lists of Python numbers."""
+        return self.numpy().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if self.backend.name != "numpy":
+            raise BackendError(
+                f"a tensor on {self.backend.name!r} is not copied to NumPy behind your back: say x.numpy()"
+            )
+        return backends.get("numpy").array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self.array.__dlpack_device__()
+
+    def __reduce__(self) -> Any:
+        if self.node and self.node.op:
+            raise GraphError("a tensor that operations recorded cannot be copied or pickled; x.detach() can")
+        return _rebuild, (type(self), self.numpy().copy(), self.backend.name, self.requires_grad)
+
+    def astype(self, dtype: Any) -> Tensor:
+        """Return it with elements of another type; an integer result has no gradient."""
+        dtype = DType.of(dtype)
+        return self if dtype is self.dtype else apply(p.astype, self, dtype=dtype)
+
+    def to(self, backend: str | Backend) -> Tensor:
+        """Return it on another backend, itself if it is there already; gradients travel back."""
+        target = backends.get(backend)
+        if target is self.backend:
+            return self
+        return apply(p.to, self, source=self.backend, target=target)
+
+    # ------------------------------------------------ gradients
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded; assign True to a tensor you made to make it a leaf."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node and self.node.op:
+            raise GraphError("requires_grad: this tensor is a result, not a leaf; detach() gives one that you can set")
+        if value and not self.dtype.is_floating:
+            raise DTypeError(f"requires_grad: a tensor of {self.dtype} has no gradient; use x.astype(tr.float32)")
+        if value and not self.node:
+            self.node = Node(None, (self.meta,))
+        elif not value:
+            self.node = None
+
+    @property
+    def grad(self) -> Tensor | None:
+        """∂L/∂(this tensor), summed over the calls of L.backward(); None before, and for what does not retain it."""
+        return self.node.grads.get(self.index) if self.node and self.node.grads else None
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if not self.node or self.node.grads is None:
+            raise GraphError("grad: this tensor keeps no gradient; a leaf with requires_grad=True does")
+        if value is not None and value.shape != self.shape:
+            raise ShapeError(f"grad: given shape {value.shape}; expected the tensor's own, {self.shape}")
+        self.node.grads[self.index] = value
+
+    def backward(self, gy: Tensor | None = None, retain_graph: bool = False) -> None:
+        """Add ∂(this tensor)/∂w into w.grad for every leaf w it was made from, and let go of the graph.
+
+        Args:
+            gy: ∂L/∂(this tensor), of its shape; may be left out for a single number, where it is 1.
+            retain_graph: keep the graph, so that it can be walked again.
+
+        Raises: GraphError if nothing was recorded, the graph has been used up, or an operand was changed in place.
+        """
+        found = walk(_roots([self], [gy]), array_ops, free=not retain_graph)
+        for (node, index), g in found.items():
+            assert node.grads is not None
+            new, old = _tensor(g, node.outputs[index].backend), node.grads[index]
+            node.grads[index] = new if old is None else _tensor(old.array + new.array, new.backend)
+
+    def detach(self) -> Tensor:
+        """Return the same values with no history: a gradient that flows back stops here."""
+        return Tensor(self.array, self.backend)
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result too when backward() passes through it, as `.grad`."""
+        if not self.node:
+            raise GraphError("retain_grad: this tensor requires no gradient")
+        self.node.grads = self.node.grads or {}
+        self.node.grads.setdefault(self.index, None)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Hook:
+        """Have `hook(gradient)` called when the gradient of this tensor is complete; what it returns replaces it.
+
+        Returns: a handle; `handle.remove()` ends it.
+        """
+        if not self.node:
+            raise GraphError("register_hook: this tensor requires no gradient")
+        return Hook(self.node, self.index, hook)
+
+    def assign(self, value: Any) -> Self:
+        """Give a leaf new values, as an optimiser does; a graph that has used the old ones will say so."""
+        if self.node and self.node.op:
+            raise GraphError("assign: this tensor is the result of an operation; only a leaf takes new values")
+        _, (_, new) = _together("assign", (self, value))
+        array = new.array if isinstance(new, Tensor) else self.backend.full(self.shape, new, self.dtype)
+        if tuple(array.shape) != self.shape:
+            raise ShapeError(f"assign: given shape {tuple(array.shape)}; expected the tensor's own, {self.shape}")
+        self.array = self.backend.astype(array, self.dtype)
+        self.version += 1
+        return self
+
+    # ------------------------------------------------ operators
+
+    def __add__(self, other: Any) -> Tensor:
+        return apply(p.add, self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return apply(p.add, other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return apply(p.subtract, self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return apply(p.subtract, other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return apply(p.multiply, self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return apply(p.multiply, other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return apply(p.divide, self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return apply(p.divide, other, self)
+
+    def __pow__(self, other: Any) -> Tensor:
+        return apply(p.power, self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return apply(p.power, other, self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return apply(p.negative, self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return apply(p.abs, self)
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
+        return NotImplemented if other is None or isinstance(other, str) else apply(p.equal, self, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]  # elementwise, as in NumPy
+        return NotImplemented if other is None or isinstance(other, str) else apply(p.not_equal, self, other)
+
+    def __lt__(self, other: Any) -> Tensor:
+        return apply(p.less, self, other)
+
+    def __le__(self, other: Any) -> Tensor:
+        return apply(p.less_equal, self, other)
+
+    def __gt__(self, other: Any) -> Tensor:
+        return apply(p.greater, self, other)
+
+    def __ge__(self, other: Any) -> Tensor:
+        return apply(p.greater_equal, self, other)
+
+    def __and__(self, other: Any) -> Tensor:
+        return apply(p.logical_and, self, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return apply(p.logical_or, self, other)
+
+    def __invert__(self) -> Tensor:
+        return apply(p.logical_not, self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return apply(p.getitem, self, index=_index(index, self.backend))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise GraphError(
+            "x[...] = value: a tensor is not changed element by element, since a graph may still need its old values. "
+            "Choose with tr.where(mask, value, x), join pieces with tr.concatenate or tr.stack, or fill a NumPy array "
+            "first and make a tensor of it"
+        )
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._update("+", self.__add__, other)
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._update("-", self.__sub__, other)
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._update("*", self.__mul__, other)
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._update("/", self.__truediv__, other)
+
+    def _update(self, symbol: str, compute: Callable[[Any], Tensor], other: Any) -> Tensor:
+        """Run `x op= other`: a leaf under no_grad is updated in place, a plain tensor becomes a new one."""
+        if self.node and is_grad_enabled():
+            raise GraphError(
+                f"x {symbol}= y: x is part of a recorded graph, which needs its old values. Write x = x {symbol} y to "
+                f"go on computing, or, to update a parameter, put x {symbol}= y inside `with tr.no_grad():`"
+            )
+        return self.assign(compute(other)) if self.node and not self.node.op else compute(other)
+
+    # ------------------------------------------------ methods, as NumPy's
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Σ x over `axis`, one, several or (None) all."""
+        return apply(p.sum, self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Σ x / n over `axis`, one, several or (None) all."""
+        total = self.sum(axis, keepdims)
+        return total / (self.size / total.size if total.size else float("nan"))
+
+    def var(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Σ (x − mean)² / n over `axis`: the variance, divided by n (ddof 0)."""
+        deviation = self - self.mean(axis, keepdims=True)
+        return (deviation * deviation).mean(axis, keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the largest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+        return apply(p.max, self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        """Return the smallest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+        return apply(p.min, self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        """Return the position of the (first) largest element along `axis`, int64; no gradient."""
+        return apply(p.argmax, self, axis=axis, keepdims=keepdims)
+
+    def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
+        """min(max(x, low), high); the gradient passes inside and at the bounds."""
+        return apply(p.clip, self, low=low, high=high)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the same elements in another shape; one length may be -1 and is computed."""
+        return apply(p.reshape, self, shape=_flat(shape))
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """Return it with its axes in the given order, reversed if none is given."""
+        order = _axes(_flat(axes), self.ndim, "transpose") if axes else tuple(reversed(range(self.ndim)))
+        if sorted(order) != list(range(self.ndim)):
+            raise ShapeError(f"transpose: axes {order}; expected each of the {self.ndim} axes of {self.shape} once")
+        return apply(p.transpose, self, axes=order)
+
+    @property
+    def T(self) -> Tensor:
+        """The transpose: the axes in reverse order."""
+        return self.transpose()
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """Return it with two axes exchanged."""
+        a, b = _axes((axis1, axis2), self.ndim, "swapaxes")
+        order = list(range(self.ndim))
+        order[a], order[b] = b, a
+        return self.transpose(order)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        """Return it without axes of length 1: the given ones, or all."""
+        axes = range(self.ndim) if axis is None else _axes(axis, self.ndim, "squeeze")
+        if axis is not None and any(self.shape[a] != 1 for a in axes):
+            raise ShapeError(f"squeeze: axis {axis} of shape {self.shape}; expected axes of length 1")
+        return self.reshape(tuple(n for a, n in enumerate(self.shape) if not (a in axes and n == 1)))
+
+
+class Hook:
+    """A function that sees a gradient pass; `remove()` ends it."""
+
+    def __init__(self, node: Node, index: int, function: Callable[[Tensor], Tensor | None]) -> None:
+        node.hooks = node.hooks or {}
+        self.registered = node.hooks.setdefault(index, [])
+        self.backend = node.outputs[index].backend
+        self.function = function
+        self.registered.append(self)
+
+    def __call__(self, g: Any) -> Any:
+        """Show a gradient, an array or a tensor, to the function, and return what is to flow on."""
+        tensor = g if isinstance(g, Tensor) else _tensor(g, self.backend)
+        result = self.function(tensor)
+        if result is None:
+            return g
+        if result.shape != tensor.shape:
+            raise ShapeError(f"hook: returned shape {result.shape}; expected the gradient's own, {tensor.shape}")
+        return result if isinstance(g, Tensor) else result.astype(tensor.dtype).array
+
+    def remove(self) -> None:
+        """See no further gradients; a second call does nothing."""
+        if self in self.registered:
+            self.registered.remove(self)
+
+
+# ---------------------------------------------------------------- making tensors
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Make a tensor of numbers, nested lists, a NumPy array or any other array, on the current backend.
+
+    Args:
+        data: copied. Python floats become float32 and ints int64; arrays keep their dtype, and CuPy's their device.
+        dtype: `tr.float32` or "float32".
+        requires_grad: record what is computed with it, so that it can receive a gradient. Floats only.
+
+    >>> tensor([[1, 2], [3, 4]], dtype="float32")
+    tensor([[1., 2.],
+            [3., 4.]], shape=(2, 2), dtype=float32)
+    """
+    if isinstance(data, Tensor):
+        data = data.array
+    elif isinstance(data, list | tuple) and any(isinstance(part, Tensor) for part in data):
+        raise DTypeError("tensor: the data is a list of tensors; tr.stack(list) joins them and keeps their gradients")
+    backend = backends.of(data) or backends.current()
+    if backend.name == "numpy":
+        backend = backends.current()  # host data goes where new tensors go
+    array = backend.asarray(data, None if dtype is None else DType.of(dtype))
+    python = isinstance(data, bool | int | float | list | tuple)
+    result = Tensor(array if python else backend.copy(array), backend)
+    result.requires_grad = requires_grad
+    return result
+
+
+def detach(state: Any) -> Any:
+    """Cut a tensor, or every tensor of a (nested) tuple, NamedTuple, list or dict, off from its history.
+
+    Truncated backpropagation through time: `state = tr.detach(state)` between two windows of a text.
+    """
+    if state is None:
+        return None
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, dict):
+        return {name: detach(part) for name, part in state.items()}
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*map(detach, state))
+    if isinstance(state, tuple | list):
+        return type(state)(map(detach, state))
+    raise DTypeError(f"detach: given {type(state).__name__}; expected a tensor, or a tuple, list or dict of tensors")
+
+
+def _rebuild(kind: type[Tensor], values: Any, backend: str, requires_grad: bool) -> Tensor:
+    """Undo `__reduce__`: what copy and pickle call."""
+    home = backends.get(backend)
+    result = kind.__new__(kind)
+    Tensor.__init__(result, home.asarray(values), home)
+    result.requires_grad = requires_grad
+    return result
+
+
+def _tensor(array: Array, backend: Backend, node: Node | None = None, index: int = 0) -> Tensor:
+    """Wrap what an operation returned; NumPy's return scalars where other libraries return 0-d arrays."""
+    return Tensor(array if array.shape else backend.asarray(array), backend, node, index)
+
+
+# ---------------------------------------------------------------- running a primitive
+
+
+def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
+    """Run a primitive, and record a node if one of its operands requires a gradient.
+
+    Args:
+        op: the primitive; operands: tensors, Python numbers, or anything that `tr.tensor` takes; params: its own.
+
+    Returns: a Tensor, or a tuple of them if the primitive has several results.
+    Raises: BackendError if the operands are on different backends; ShapeError, DTypeError or IndexRangeError that name
+        the operation, its operands, the module and the time step.
+    """
+    mode = current_mode()
+    backend, operands = _together(op.name, operands)
+    if op.dtype is not None:
+        operands = _promoted(op, operands)
+    if mode.listener is not None:
+        mode.listener(op, operands, params)
+    try:
+        computed = op.forward(backend, *[x.array if isinstance(x, Tensor) else x for x in operands], **params)
+    except Exception as error:
+        explain(error, "", op, operands, mode.scope)
+    home = params["target"] if op is p.to else backend
+    several = isinstance(computed, tuple)
+    arrays = computed if several else (computed,)
+    node = _recorded(op, operands, params, arrays, home, mode.scope) if mode.grad and op.vjp else None
+    if several:
+        return tuple([_tensor(array, home, node, i) for i, array in enumerate(arrays)])
+    return _tensor(computed, home, node)
+
+
+def _recorded(
+    op: p.Primitive,
+    operands: tuple[Any, ...],
+    params: dict[str, Any],
+    arrays: tuple[Array, ...],
+    home: Backend,
+    scope: Scope | None,
+) -> Node | None:
+    """Return a node for what happened, None if no operand requires a gradient or the result can have none."""
+    parents = tuple([(x.node, x.index) if isinstance(x, Tensor) and x.node else None for x in operands])
+    outputs = tuple([Meta(array.shape, home.dtype(array), home) for array in arrays])
+    if not any(parents) or not outputs[0].dtype.is_floating:
+        return None
+    keep, keep_results = _plan(op, tuple([parent is not None for parent in parents]))
+    saved = tuple([x if kept or not isinstance(x, Tensor) else x.meta for x, kept in zip(operands, keep, strict=True)])
+    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, scope)
+
+
+@functools.cache
+def _plan(op: p.Primitive, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], bool]:
+    """Tell which operands, and whether the results, must be kept for the rules of the operands in need."""
+    reads = op.reads(needs)
+    names = op.operands if len(op.operands) == len(needs) else op.operands * len(needs)  # *xs
+    return tuple(name in reads for name in names), "y" in reads
+
+
+def _together(name: str, operands: tuple[Any, ...]) -> tuple[Backend, tuple[Any, ...]]:
+    """Make tensors and plain numbers of the operands, and see that they are on one backend."""
+    homes = [x.backend for x in operands if isinstance(x, Tensor)]
+    if not homes:
+        homes = [home for x in operands if (home := backends.of(x))] or [backends.current()]
+    backend = homes[0]
+    if homes.count(backend) < len(homes):
+        names = sorted({home.name for home in homes})
+        raise BackendError(
+            f"{name}: operands are on {' and '.join(names)}; move one of them, as with x.to({names[0]!r})"
+        )
+    if len(homes) < len(operands):
+        operands = tuple([x if isinstance(x, Tensor) else _operand(name, x, backend) for x in operands])
+    return backend, operands
+
+
+def _operand(name: str, x: Any, backend: Backend) -> Any:
+    """Make a tensor or a plain Python number of an operand; a plain number never decides the dtype."""
+    for plain in (bool, float, int):  # np.float64 is a float, and becomes a plain one
+        if isinstance(x, plain):
+            return plain(x)
+    owner = backends.of(x)
+    if owner is not None and owner is not backend:
+        raise BackendError(
+            f"{name}: an array on {owner.name!r} meets a tensor on {backend.name!r}; move it: "
+            f"tr.tensor(array).to({backend.name!r})"
+        )
+    return Tensor(backend.asarray(x), backend)
+
+
+def _promoted(op: p.Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Cast the operands to their common dtype, as NumPy would; each cast is an operation of the graph."""
+    dtypes = {x.dtype for x in operands if isinstance(x, Tensor)}
+    floating = any([dtype.is_floating for dtype in dtypes])
+    if floating and len(dtypes) == 1:
+        return operands
+    scalars: set[Any] = {type(x) for x in operands if not isinstance(x, Tensor)}
+    common = backends.promote(*dtypes, *scalars, *([] if floating or op.dtype == "common" else [float]))
+    return tuple([x.astype(common) if isinstance(x, Tensor) else x for x in operands])
+
+
+def matmul(a: Any, b: Any) -> Tensor:
+    """The matrix product a b: (…, n, k) @ (…, k, m) -> (…, n, m); a vector (k,) counts as one row or one column.
+
+    >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
+    11.0
+    """
+    _, (a, b) = _together("matmul", (a, b))
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim and b.ndim):
+        raise ShapeError("matmul: an operand is a single number; expected matrices or vectors: use * to scale")
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        where = current_mode().scope
+        raise ShapeError(
+            f"matmul: {a.shape} @ {b.shape}{f' in {where}' if where else ''}: the last axis of the left operand has "
+            f"length {a.shape[-1]}; expected {b.shape[-2 if b.ndim > 1 else 0]}, that of the right one's rows"
+        )
+    if a.ndim > 1 and b.ndim > 1:
+        return apply(p.matmul, a, b)
+    left = a.reshape(1, -1) if a.ndim == 1 else a
+    right = b.reshape(-1, 1) if b.ndim == 1 else b
+    y = apply(p.matmul, left, right)
+    return y.squeeze(tuple(axis for axis, x in ((-2, a), (-1, b)) if x.ndim == 1))
+
+
+class TensorOps:
+    """The primitives on tensors, recorded: what a backward pass computes with if it is to be differentiated."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return functools.partial(apply, p.registry[name])
+        except KeyError:
+            raise AttributeError(f"no primitive is called {name!r}") from None
+
+    def operand(self, saved: Any) -> Any:
+        """Return a saved operand as the rules read it: here, the tensor with its history."""
+        return saved
+
+    def result(self, node: Node, index: int) -> Any:
+        """Return what `node` computed, as a tensor with its history; its Meta if no rule reads it."""
+        meta = node.outputs[index]
+        return meta if node.saved is None else _tensor(node.saved[index], meta.backend, node, index)
+
+    def zeros(self, meta: Meta) -> Tensor:
+        """Return a zero gradient for a tensor like `meta`."""
+        return Tensor(meta.backend.full(meta.shape, 0, meta.dtype), meta.backend)
+
+    def own(self, g: Tensor) -> Tensor:
+        """Return a gradient that nobody will change in place: any tensor is one."""
+        return g
+
+    def dtype(self, g: Tensor) -> DType:
+        """Return the element type of a gradient."""
+        return g.dtype
+
+
+_array_ops: dict[Backend, ArrayOps] = {}
+
+
+def array_ops(backend: Backend) -> ArrayOps:
+    """Return the primitives on raw arrays of a backend."""
+    if backend not in _array_ops:
+        _array_ops[backend] = ArrayOps(backend)
+    return _array_ops[backend]
+
+
+_tensor_ops = TensorOps()
+
+# ---------------------------------------------------------------- gradients
+
+
+def grad(
+    y: Tensor | Sequence[Tensor], xs: Tensor | Sequence[Tensor], gy: Any = None, create_graph: bool = False
+) -> Any:
+    """∂y/∂x for each x, as a value: changes no `.grad`, frees nothing.
+
+        gx = gyᵀ ∂y/∂x
+
+    Args:
+        y: a tensor, or several, whose gradients are added up.
+        xs: a tensor or several, leaves or results; one that y does not depend on gets zeros.
+        gy: ∂L/∂y, of y's shape (for several y, one each); may be left out for a single number, where it is 1.
+        create_graph: record the backward pass too, so that the result can be differentiated again.
+
+    Returns: a tensor if xs is one, a tuple otherwise; each of its x's shape and dtype.
+    Raises: GraphError if y or an x requires no gradient, or the graph has been used up.
+
+    >>> x = tensor(3.0, requires_grad=True)
+    >>> slope = grad(x**2, x, create_graph=True)
+    >>> slope.item(), grad(slope, x).item()
+    (6.0, 2.0)
+    """
+    ys, gys = ([y], [gy]) if isinstance(y, Tensor) else (list(y), [None] * len(y) if gy is None else list(gy))
+    wrt = [xs] if isinstance(xs, Tensor) else list(xs)
+    edges = [(x.node, x.index) for x in wrt if x.node]
+    if len(edges) < len(wrt):
+        raise GraphError("grad: an x requires no gradient; set requires_grad=True on it before computing y")
+    with changed_mode(grad=create_graph):
+        found = walk(_roots(ys, gys, create_graph), _on_tensors if create_graph else array_ops, wanted=set(edges))
+    gxs = (found.get(edge, array_ops(x.backend).zeros(x.meta)) for x, edge in zip(wrt, edges, strict=True))
+    results = tuple(g if isinstance(g, Tensor) else _tensor(g, x.backend) for g, x in zip(gxs, wrt, strict=True))
+    return results[0] if isinstance(xs, Tensor) else results
+
+
+def _on_tensors(_: Backend) -> TensorOps:
+    return _tensor_ops
+
+
+def _roots(ys: Sequence[Tensor], gys: Sequence[Any], create_graph: bool = False) -> dict[tuple[Node, int], Any]:
+    """Return the gradient that enters the graph at each y."""
+    roots: dict[tuple[Node, int], Any] = {}
+    for y, gy in zip(ys, gys, strict=True):
+        if not y.node:
+            raise GraphError(
+                "backward: nothing was recorded for this tensor: it was made from tensors none of which had "
+                "requires_grad=True, or under no_grad(), or by detach()"
+            )
+        if gy is None and y.size != 1:
+            raise ShapeError(
+                f"backward: the tensor has shape {y.shape}; expected a single number, such as a loss: take its "
+                "mean() or sum(), or give ∂L/∂y as gy"
+            )
+        _, (_, gy) = _together("backward", (y, 1.0 if gy is None else gy))
+        if not isinstance(gy, Tensor):
+            gy = Tensor(y.backend.full(y.shape, gy, y.dtype), y.backend)
+        if gy.shape != y.shape:
+            raise ShapeError(f"backward: gy has shape {gy.shape}; expected y's own, {y.shape}")
+        gy = gy.astype(y.dtype)
+        edge = (y.node, y.index)
+        entering = gy if create_graph else gy.array
+        roots[edge] = roots[edge] + entering if edge in roots else entering
+    return roots
+
+
+# ---------------------------------------------------------------- reading shapes and indices
+
+
+def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """Read f(2, 3), f((2, 3)) and f([2, 3]) alike."""
+    given = numbers[0] if len(numbers) == 1 and isinstance(numbers[0], tuple | list) else numbers
+    return tuple(operator.index(n) for n in given)
+
+
+def _axes(axis: int | tuple[int, ...] | list[int], ndim: int, name: str) -> tuple[int, ...]:
+    """Return axis numbers from 0 to ndim - 1, as given from either end."""
+    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    if any(not -ndim <= a < ndim for a in axes):
+        raise ShapeError(f"{name}: axis {axis}; expected axes from {-ndim} to {ndim - 1}, for a tensor of {ndim} axes")
+    return tuple(a % ndim for a in axes)
+
+
+def _index(index: Any, backend: Backend) -> Any:
+    """Return an index with arrays where it has tensors or lists."""
+    if isinstance(index, tuple):
+        return tuple(_index(part, backend) for part in index)
+    if index is None or index is ... or isinstance(index, int | slice):
+        return index
+    array = index if isinstance(index, Tensor) else Tensor(backend.asarray(index), backend)
+    if array.backend is not backend:
+        raise BackendError(f"getitem: the index is on {array.backend.name!r} and the tensor on {backend.name!r}")
+    if array.dtype.is_floating:
+        raise DTypeError(f"getitem: the index is a tensor of {array.dtype}; expected integers or booleans")
+    return array.array
