@@ -7,7 +7,7 @@ through time that nobody writes, because it is what the gradient of a loop is. W
 `primitives.py` (the calculus), `autograd.py` (the one walk back), `tensor.py`, then `nn/recurrent.py`.
 """
 
-from tinyrnn import nn, optim
+from tinyrnn import errors, nn, optim
 from tinyrnn.autograd import enable_grad, is_grad_enabled, no_grad, steps
 from tinyrnn.backends import DType, Generator, use_backend
 from tinyrnn.functions import (
@@ -90,6 +90,7 @@ __all__ = [
     "detach",
     "dropout",
     "enable_grad",
+    "errors",
     "exp",
     "expand_dims",
     "flip",
