@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import heapq
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ContextDecorator
 from contextvars import ContextVar
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from tinyrnn import primitives
 from tinyrnn.backends import Backend, DType
@@ -62,12 +62,15 @@ _mode: ContextVar[Mode] = ContextVar("tinyrnn.mode", default=Mode())  # noqa: B0
 current_mode = _mode.get
 
 
-class changed_mode(ContextDecorator):
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class changed_mode:
     """Change fields of the mode inside a `with` block, or for the calls of a decorated function."""
 
     def __init__(self, **fields: Any) -> None:
         self.fields = fields
-        self.before: list[Mode] = []  # a stack, since a decorated function may call itself
+        self.before: list[Mode] = []  # a stack, since one object may be entered again inside its own block
 
     def __enter__(self) -> None:
         self.before.append(_mode.get())
@@ -75,6 +78,34 @@ class changed_mode(ContextDecorator):
 
     def __exit__(self, *exc: object) -> None:
         _mode.set(self.before.pop())
+
+    def __call__(self, function: F) -> F:
+        """Run `function` in such a block, one for each call: a generator while it runs, not while it waits."""
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with changed_mode(**self.fields):
+                return function(*args, **kwargs)
+
+        @functools.wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            values = function(*args, **kwargs)
+            while True:
+                with changed_mode(**self.fields):
+                    try:
+                        value = next(values)
+                    except StopIteration:
+                        return
+                yield value
+
+        @functools.wraps(function)
+        async def wait(*args: Any, **kwargs: Any) -> Any:
+            with changed_mode(**self.fields):
+                return await function(*args, **kwargs)
+
+        if inspect.iscoroutinefunction(function):
+            return cast("F", wait)
+        return cast("F", generate if inspect.isgeneratorfunction(function) else call)
 
 
 def no_grad() -> changed_mode:
@@ -103,13 +134,15 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
     Errors, pictures and gradient flow read it. Loops nest; `break` ends one as usual. A range or any other iterable of
     ints counts as it says: `tr.steps(reversed(range(T)))`.
     """
-    before = _mode.get()
+    around = _mode.get().scope
     try:
         for t in range(T) if isinstance(T, int) else T:
-            _mode.set(before._replace(scope=Scope(before.scope, step=t)))
+            _mode.set(_mode.get()._replace(scope=Scope(around, step=t)))
             yield t
     finally:
-        _mode.set(_mode.get()._replace(scope=before.scope))
+        mode = _mode.get()
+        if mode.scope and any(s.parent is around and s.step is not None for s in mode.scope.outward()):
+            _mode.set(mode._replace(scope=around))  # unless another loop that ran beside this one has done so
 
 
 # ---------------------------------------------------------------- the graph
@@ -120,6 +153,12 @@ class Meta:
 
     __slots__ = ("backend", "dtype", "shape")
     __array_ufunc__ = None  # a rule that computes with one gets a TypeError
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("the rule reads values that `saves` of the primitive does not name")
+
+    __array__ = __bool__ = __eq__ = _refuse  # which would otherwise go unnoticed
+    __hash__ = object.__hash__
 
     version = 0  # no values, so none that could change
 
@@ -244,7 +283,10 @@ def explain(error: Exception, what: str, op: Primitive, operands: Iterable[Any],
         if isinstance(error, kind) and not isinstance(error, TinyRNNError):
             raise ours(f"{told}: {error}") from error
     error.add_note(f"while computing {told}")
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # it holds this frame by its traceback: a cycle, in which the graph would stay alive
 
 
 # ---------------------------------------------------------------- the walk
@@ -328,7 +370,7 @@ def walk(
         contributions = arriving.pop(node)
         gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in contributions.items()}
         for i, hooks in (node.hooks or {}).items():
-            for hook in hooks if i in gys else ():
+            for hook in tuple(hooks) if i in gys else ():
                 gys[i] = hook(gys[i])
         for i, gy in gys.items():
             if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
@@ -343,7 +385,9 @@ def walk(
         for parent, contribution, need in zip(node.parents, received, needs, strict=True):
             if need and contribution is not None:
                 assert parent is not None
-                arrive(parent, _fitted(ops, contribution, parent[0].outputs[parent[1]], node))
+                meta = parent[0].outputs[parent[1]]
+                there = ops if meta.backend is node.outputs[0].backend else ops_on(meta.backend)  # behind a `to`
+                arrive(parent, _fitted(there, contribution, meta, node))
         if free:
             node.free()
     return found
@@ -394,6 +438,8 @@ def _fitted(ops: Any, g: Any, meta: Meta, node: Node) -> Any:
     """Give a gradient the shape and dtype of its tensor: undo broadcasting and promotion."""
     if isinstance(g, Slice | Outer):
         return g
+    if not hasattr(g, "shape"):
+        raise DTypeError(f"the gradient of {node!r} is {type(g).__name__}; expected an array, a Slice or an Outer")
     if tuple(g.shape) != meta.shape:
         extra = len(g.shape) - len(meta.shape)
         padded = (1,) * extra + meta.shape

@@ -15,14 +15,14 @@ from tinyrnn import backends
 from tinyrnn import primitives as p
 from tinyrnn.backends import DType, Generator
 from tinyrnn.errors import DTypeError, IndexRangeError, ShapeError
-from tinyrnn.tensor import Axis, Tensor, apply, tensor
+from tinyrnn.tensor import Axis, Tensor, apply, promoted, tensor
 
 # ---------------------------------------------------------------- new tensors
 
 default_generator = Generator(0)
 
 
-def manual_seed(seed: int) -> Generator:
+def manual_seed(seed: int | None) -> Generator:
     """Start the default stream of random numbers again from `seed`; it starts from 0, so that a run can be repeated.
 
     Returns: the default generator. `Generator(seed)` makes one of your own, for the `generator=` of any function.
@@ -101,7 +101,7 @@ def one_hot(index: Any, n: int, dtype: Any = "float32") -> Tensor:
     >>> one_hot(tensor([1, 0]), 3).tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
-    index = _as_tensor(index)
+    index, (n,) = _as_tensor(index), _shape((n,))
     check_range("one_hot", index, n)
     return _one_hot_mask(index, n).astype(dtype)
 
@@ -198,13 +198,8 @@ def where(mask: Any, a: Any, b: Any) -> Tensor:
     mask = _as_tensor(mask)
     if mask.dtype != DType.bool:
         raise DTypeError(f"where: the mask is {mask.dtype}; expected bool, as a comparison gives: where(x > 0, a, b)")
-    dtypes = [x.dtype if isinstance(x, Tensor) else None for x in (a, b)]
-    if None not in dtypes and dtypes[0] != dtypes[1]:
-        common = backends.promote(*dtypes)
-        a, b = a.astype(common), b.astype(common)
-    if dtypes == [None, None]:
-        a = _as_tensor(a)
-    return apply(p.where, mask, a, b)
+    with backends.use_backend(mask.backend):  # where two plain numbers go
+        return apply(p.where, mask, *promoted("where", a, b))
 
 
 def isfinite(x: Any) -> Tensor:
@@ -268,9 +263,9 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     return _as_tensor(x).swapaxes(axis1, axis2)
 
 
-def broadcast_to(x: Any, shape: Sequence[int]) -> Tensor:
+def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
     """Repeat x along new axes and axes of length 1 until it has `shape`; its gradient is summed over the copies."""
-    return apply(p.broadcast_to, x, shape=_shape((tuple(shape),)))
+    return apply(p.broadcast_to, x, shape=_shape((shape,)))
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
@@ -281,7 +276,7 @@ def squeeze(x: Any, axis: Axis = None) -> Tensor:
 def expand_dims(x: Any, axis: int) -> Tensor:
     """Return x with a new axis of length 1 that stands at `axis` in the result."""
     x = _as_tensor(x)
-    if not -x.ndim - 1 <= axis <= x.ndim:
+    if not isinstance(axis, int) or not -x.ndim - 1 <= axis <= x.ndim:
         raise ShapeError(f"expand_dims: axis {axis}; expected one from {-x.ndim - 1} to {x.ndim}")
     at = axis % (x.ndim + 1)
     return x.reshape((*x.shape[:at], 1, *x.shape[at:]))
@@ -301,6 +296,9 @@ def _several(name: str, xs: Sequence[Any]) -> list[Any]:
     parts = list(xs)
     if not parts:
         raise ShapeError(f"{name}: given no tensor; expected a list of one or more")
+    for part in parts:
+        if isinstance(part, bool | int | float):
+            raise DTypeError(f"{name}: given {part!r}; expected tensors or arrays: tr.tensor({part!r}) makes one")
     return parts
 
 
@@ -316,14 +314,15 @@ def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"split: axis {axis} of shape {x.shape}; expected one from {-x.ndim} to {x.ndim - 1}")
     n = x.shape[axis]
-    if isinstance(sections, int):
-        if sections < 1 or n % sections:
-            raise ShapeError(f"split: axis {axis} of {x.shape} has length {n}; expected a multiple of {sections}")
-        bounds = [k * (n // sections) for k in range(sections + 1)]
-    else:
+    if isinstance(sections, Sequence):
         bounds = [0, *sections, n]
         if sorted(bounds) != bounds:
             raise ShapeError(f"split: positions {list(sections)}; expected increasing numbers from 0 to {n}")
+    else:
+        parts = operator.index(sections)
+        if parts < 1 or n % parts:
+            raise ShapeError(f"split: axis {axis} of {x.shape} has length {n}; expected a multiple of {parts}")
+        bounds = [k * (n // parts) for k in range(parts + 1)]
     return apply(p.split, x, bounds=tuple(itertools.pairwise(bounds)), axis=axis)
 
 
@@ -351,6 +350,8 @@ def pad(x: Any, width: Any, value: float = 0.0) -> Tensor:
 def _pairs(width: Any, ndim: int) -> tuple[tuple[int, int], ...] | None:
     if isinstance(width, int):
         return ((width, width),) * ndim
+    if not isinstance(width, tuple | list):
+        return None
     if len(width) == 2 and all(isinstance(n, int) for n in width):
         return ((width[0], width[1]),) * ndim
     if len(width) == ndim and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in width):
@@ -457,6 +458,8 @@ def dropout(x: Any, p: float, training: bool = True, generator: Generator | None
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p is {p}; expected a probability from 0 up to, not including, 1")
     x = _as_tensor(x)
+    if not x.dtype.is_floating:
+        raise DTypeError(f"dropout: x is {x.dtype}; expected floating numbers: x.astype(tr.float32)")
     if not training or p == 0:
         return x
     draw = x.backend.uniform(generator or default_generator, x.shape, x.dtype)
@@ -471,6 +474,7 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) 
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization".
     """
     x = _as_tensor(x)
+    weight, bias = (part if part is None else _as_tensor(part) for part in (weight, bias))
     for name, part in (("weight", weight), ("bias", bias)):
         if part is not None and part.shape != x.shape[-1:]:
             raise ShapeError(f"layer_norm: {name} has shape {part.shape} and x {x.shape}; expected {x.shape[-1:]}")

@@ -11,11 +11,11 @@ from tinyrnn.errors import DTypeError, GradientError, GraphError
 from tinyrnn.primitives import Primitive
 from tinyrnn.tensor import Tensor, apply, grad
 
-Function = Callable[..., Tensor | Sequence[Tensor]]
+Function = Callable[..., Sequence[Tensor]]
 
 
 def gradcheck(
-    f: Function,
+    f: Callable[..., Tensor | Sequence[Tensor]],
     inputs: Tensor | Sequence[Tensor],
     order: int = 2,
     *,
@@ -47,11 +47,14 @@ def gradcheck(
     if not any(x.requires_grad for x in xs):
         raise GraphError("gradcheck: no input requires a gradient; make one with requires_grad=True")
     check = _Check(eps, atol, rtol, Generator(seed))
+    first: Function = lambda *xs: _differentiable(f(*xs))
+    g, at = first, xs
     for k in range(1, order + 1):
-        wrong = check.disagreement(f, xs)
+        wrong = check.disagreement(g, at)
         if wrong:
-            raise GradientError(f"gradcheck: order {k}: {wrong}{check.culprit(f, xs)}")
-        f, xs = check.gradient(f, xs)
+            culprit = check.culprit(g, at) or check.culprit(first, xs, k) or "; each operation in it is right by itself"
+            raise GradientError(f"gradcheck: order {k}: {wrong}{culprit}")
+        g, at = check.gradient(g, at)
     return True
 
 
@@ -66,12 +69,11 @@ class _Check:
 
     def disagreement(self, f: Function, xs: list[Tensor]) -> str:
         """Describe the first input for which ∂f and its estimate differ; empty if there is none."""
-        ys = _differentiable(f(*xs))
-        if not ys:
-            return ""  # f is constant
+        ys = f(*xs)
         vs = [self.direction(y) for y in ys]
         wrt = [i for i, x in enumerate(xs) if x.requires_grad]
-        for i, gx in zip(wrt, grad(ys, [xs[i] for i in wrt], vs), strict=True):
+        recorded, gys = _recorded(ys, vs)  # the other ys have no gradient, and should not change
+        for i, gx in zip(wrt, grad(recorded, [xs[i] for i in wrt], gys), strict=True):
             u = self.direction(xs[i])
             given = float((gx * u).sum())
             plus, minus = (self.moved(f, xs, i, u, step) for step in (self.eps, -self.eps))
@@ -86,51 +88,59 @@ class _Check:
         x, before = xs[i], xs[i].array
         x.array = (x.detach() + step * u).array
         try:
-            return [y.detach() for y in _differentiable(f(*xs))]
+            return [y.detach() for y in f(*xs)]
         finally:
             x.array = before
 
     def gradient(self, f: Function, xs: list[Tensor]) -> tuple[Function, list[Tensor]]:
         """Return the function (x, v) -> ∂⟨v, f(x)⟩/∂x and a place to check it at."""
-        vs = [self.direction(y) for y in _differentiable(f(*xs))]
+        vs = [self.direction(y) for y in f(*xs)]
         for v in vs:
             v.requires_grad = True
         wrt = [i for i, x in enumerate(xs) if x.requires_grad]
 
         def gradient_of_f(*xs_and_vs: Tensor) -> Sequence[Tensor]:
-            at, v = xs_and_vs[: len(xs)], xs_and_vs[len(xs) :]
-            ys = _differentiable(f(*at))
-            return grad(ys, [at[i] for i in wrt], v, create_graph=True) if ys else ()
+            at, vs = xs_and_vs[: len(xs)], xs_and_vs[len(xs) :]
+            ys, gys = _recorded(f(*at), vs)
+            return grad(ys, [at[i] for i in wrt], gys, create_graph=True)
 
         return gradient_of_f, [*xs, *vs]
 
-    def culprit(self, f: Function, xs: list[Tensor]) -> str:
-        """Check each operation that f uses on its own, and name the first whose rule is wrong."""
+    def culprit(self, f: Function, xs: list[Tensor], order: int = 1) -> str:
+        """Check each operation that f uses on its own, and name the first whose rule is wrong; empty if none is."""
         calls: list[tuple[Primitive, tuple[Any, ...], dict[str, Any]]] = []
         with changed_mode(listener=lambda op, operands, params: calls.append((op, operands, params))):
             f(*xs)
         for op, operands, params in calls:
             if op.vjp is None:
                 continue
-            fresh = [_leaf(x) if isinstance(x, Tensor) and x.dtype == DType.float64 else x for x in operands]
-            places = [i for i, x in enumerate(fresh) if isinstance(x, Tensor) and x.requires_grad]
+            places = [i for i, x in enumerate(operands) if isinstance(x, Tensor) and x.requires_grad]
 
             def alone(
-                *leaves: Tensor, op: Any = op, params: Any = params, fresh: Any = fresh, places: Any = places
-            ) -> Any:
-                filled = list(fresh)
+                *leaves: Tensor, op: Any = op, params: Any = params, operands: Any = operands, places: Any = places
+            ) -> list[Tensor]:
+                filled = list(operands)
                 for i, leaf in zip(places, leaves, strict=True):
                     filled[i] = leaf
-                return apply(op, *filled, **params)
+                return _differentiable(apply(op, *filled, **params))
 
-            wrong = places and self.disagreement(alone, [fresh[i] for i in places])
-            if wrong:
-                return f"; the rule of {op.name!r} is at fault: {wrong.replace('input', 'operand')}"
-        return "; each operation in it is right by itself"
+            g: Function = alone
+            at = [_leaf(operands[i]) for i in places]
+            for _ in range(order if at else 0):
+                wrong = self.disagreement(g, at)
+                if wrong:
+                    return f"; the rule of {op.name!r} is at fault: {wrong.replace('input', 'operand')}"
+                g, at = self.gradient(g, at)
+        return ""
 
 
 def _differentiable(ys: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [y for y in ([ys] if isinstance(ys, Tensor) else ys) if y.requires_grad]
+
+
+def _recorded(ys: Sequence[Tensor], vs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    pairs = [(y, v) for y, v in zip(ys, vs, strict=True) if y.requires_grad]
+    return [y for y, _ in pairs], [v for _, v in pairs]
 
 
 def _leaf(x: Tensor) -> Tensor:

@@ -90,7 +90,11 @@ class Primitive:
                 rule(ops, gy, y, *operands, **params) if need else None
                 for rule, need in zip(self.vjp, needs, strict=True)
             )
-        return self.vjp(ops, gy, y, *operands, **params)  # type: ignore[misc]  # never None here
+        results = self.vjp(ops, gy, y, *operands, **params)  # type: ignore[misc]  # never None here
+        if not isinstance(results, tuple) or len(results) != len(operands):
+            given = f"{len(results)} entries" if isinstance(results, tuple) else type(results).__name__
+            raise ValueError(f"the rule returned {given}; expected a tuple with {len(operands)}, one for each operand")
+        return results
 
 
 registry: dict[str, Primitive] = {}
@@ -179,6 +183,8 @@ def _power_base(ops: Any, gy: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 def _power_exponent(ops: Any, gy: Any, y: Any, a: Any, b: Any) -> Any:
+    if isinstance(a, int | float):
+        return gy * y * (math.log(a) if a > 0 else 0.0 if a == 0 else math.nan)
     zero = ops.equal(a, 0)  # 0ᵇ is constant for b > 0
     return gy * y * ops.log(ops.where(zero, a + 1, a))
 
@@ -315,9 +321,9 @@ less = primitive("less", forward=lambda xp, a, b: a < b, dtype="common")
 less_equal = primitive("less_equal", forward=lambda xp, a, b: a <= b, dtype="common")
 greater = primitive("greater", forward=lambda xp, a, b: a > b, dtype="common")
 greater_equal = primitive("greater_equal", forward=lambda xp, a, b: a >= b, dtype="common")
-logical_and = primitive("logical_and", forward=lambda xp, a, b: xp.logical_and(a, b))
-logical_or = primitive("logical_or", forward=lambda xp, a, b: xp.logical_or(a, b))
-logical_not = primitive("logical_not", forward=lambda xp, x: xp.logical_not(x))
+logical_and = primitive("logical_and", forward=lambda xp, a, b: a & b)
+logical_or = primitive("logical_or", forward=lambda xp, a, b: a | b)
+logical_not = primitive("logical_not", forward=lambda xp, x: ~x)
 isfinite = primitive("isfinite", forward=lambda xp, x: xp.isfinite(x))
 
 # ---------------------------------------------------------------- reductions

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
 from typing import Any, Self
 
 from tinyrnn import backends
@@ -176,8 +177,13 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if value is None and self.grad is None:
+            return
         if not self.node or self.node.grads is None:
             raise GraphError("grad: this tensor keeps no gradient; a leaf with requires_grad=True does")
+        if value is not None and (not isinstance(value, Tensor) or value.dtype != self.dtype):
+            given = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise DTypeError(f"grad: given {given}; expected a tensor of {self.dtype}")
         if value is not None and value.shape != self.shape:
             raise ShapeError(f"grad: given shape {value.shape}; expected the tensor's own, {self.shape}")
         self.node.grads[self.index] = value
@@ -338,7 +344,7 @@ class Tensor:
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Σ x over `axis`, one, several or (None) all."""
-        return apply(p.sum, self, axis=axis, keepdims=keepdims)
+        return apply(p.sum, self._numbers(), axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Σ x / n over `axis`, one, several or (None) all."""
@@ -352,19 +358,27 @@ class Tensor:
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the largest element along `axis`; the gradient goes to it, in equal shares where several tie."""
-        return apply(p.max, self, axis=axis, keepdims=keepdims)
+        return apply(p.max, self._numbers(), axis=axis, keepdims=keepdims).astype(self.dtype)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Return the smallest element along `axis`; the gradient goes to it, in equal shares where several tie."""
-        return apply(p.min, self, axis=axis, keepdims=keepdims)
+        return apply(p.min, self._numbers(), axis=axis, keepdims=keepdims).astype(self.dtype)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Return the position of the (first) largest element along `axis`, int64; no gradient."""
-        return apply(p.argmax, self, axis=axis, keepdims=keepdims)
+        return apply(p.argmax, self._numbers(), axis=axis, keepdims=keepdims)
+
+    def _numbers(self) -> Tensor:
+        """Return a mask as the numbers 0 and 1, anything else as it is: masks can be counted and compared."""
+        return self.astype(DType.int64) if self.dtype is DType.bool else self
 
     def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
         """min(max(x, low), high); the gradient passes inside and at the bounds."""
-        return apply(p.clip, self, low=low, high=high)
+        bounds = {"low": low, "high": high}
+        plain = {name: _together("clip", (self, x))[1][1] for name, x in bounds.items() if x is not None}
+        if not all(isinstance(x, int | float) for x in plain.values()):
+            raise DTypeError("clip: a bound is an array; expected a number: tr.maximum and tr.minimum take arrays")
+        return apply(p.clip, self.astype(backends.promote(self.dtype, *map(type, plain.values()))), **plain)
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the same elements in another shape; one length may be -1 and is computed."""
@@ -500,7 +514,7 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     mode = current_mode()
     backend, operands = _together(op.name, operands)
     if op.dtype is not None:
-        operands = _promoted(op, operands)
+        operands = _promoted(op.dtype, operands)
     if mode.listener is not None:
         mode.listener(op, operands, params)
     try:
@@ -512,7 +526,8 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     arrays = computed if several else (computed,)
     node = _recorded(op, operands, params, arrays, home, mode.scope) if mode.grad and op.vjp else None
     if several:
-        return tuple([_tensor(array, home, node, i) for i, array in enumerate(arrays)])
+        made = [node if node and node.outputs[i].dtype.is_floating else None for i in range(len(arrays))]
+        return tuple([_tensor(array, home, made[i], i) for i, array in enumerate(arrays)])
     return _tensor(computed, home, node)
 
 
@@ -527,7 +542,7 @@ def _recorded(
     """Return a node for what happened, None if no operand requires a gradient or the result can have none."""
     parents = tuple([(x.node, x.index) if isinstance(x, Tensor) and x.node else None for x in operands])
     outputs = tuple([Meta(array.shape, home.dtype(array), home) for array in arrays])
-    if not any(parents) or not outputs[0].dtype.is_floating:
+    if not any(parents) or not any([meta.dtype.is_floating for meta in outputs]):
         return None
     keep, keep_results = _plan(op, tuple([parent is not None for parent in parents]))
     saved = tuple([x if kept or not isinstance(x, Tensor) else x.meta for x, kept in zip(operands, keep, strict=True)])
@@ -546,7 +561,8 @@ def _together(name: str, operands: tuple[Any, ...]) -> tuple[Backend, tuple[Any,
     """Make tensors and plain numbers of the operands, and see that they are on one backend."""
     homes = [x.backend for x in operands if isinstance(x, Tensor)]
     if not homes:
-        homes = [home for x in operands if (home := backends.of(x))] or [backends.current()]
+        operands = _tensors(operands)
+        homes = [x.backend for x in operands if isinstance(x, Tensor)]
     backend = homes[0]
     if homes.count(backend) < len(homes):
         names = sorted({home.name for home in homes})
@@ -558,28 +574,43 @@ def _together(name: str, operands: tuple[Any, ...]) -> tuple[Backend, tuple[Any,
     return backend, operands
 
 
+def _tensors(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Make tensors of operands none of which is one yet; of plain numbers only where there is nothing else."""
+    if any([not isinstance(x, bool | Real) for x in operands]):
+        return tuple([x if isinstance(x, bool | Real) else tensor(x) for x in operands])
+    dtype = DType.float32 if any([type(x) is float for x in operands]) else None
+    return tuple([tensor(x, dtype) for x in operands])
+
+
 def _operand(name: str, x: Any, backend: Backend) -> Any:
     """Make a tensor or a plain Python number of an operand; a plain number never decides the dtype."""
-    for plain in (bool, float, int):  # np.float64 is a float, and becomes a plain one
+    for plain in (bool, float, int):
         if isinstance(x, plain):
             return plain(x)
+    if isinstance(x, Real):  # NumPy's numbers too are plain ones, at home on every backend
+        return int(x) if isinstance(x, Integral) else float(x)
     owner = backends.of(x)
     if owner is not None and owner is not backend:
         raise BackendError(
             f"{name}: an array on {owner.name!r} meets a tensor on {backend.name!r}; move it: "
             f"tr.tensor(array).to({backend.name!r})"
         )
-    return Tensor(backend.asarray(x), backend)
+    return Tensor(backend.copy(backend.asarray(x)), backend)  # the graph must not see what becomes of x
 
 
-def _promoted(op: p.Primitive, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+def promoted(name: str, *operands: Any) -> tuple[Any, ...]:
+    """Make tensors of the operands of `name`, on one backend and of one dtype; a plain number beside them stays one."""
+    return _promoted("common", _together(name, operands)[1])
+
+
+def _promoted(kind: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the operands to their common dtype, as NumPy would; each cast is an operation of the graph."""
     dtypes = {x.dtype for x in operands if isinstance(x, Tensor)}
     floating = any([dtype.is_floating for dtype in dtypes])
     if floating and len(dtypes) == 1:
         return operands
     scalars: set[Any] = {type(x) for x in operands if not isinstance(x, Tensor)}
-    common = backends.promote(*dtypes, *scalars, *([] if floating or op.dtype == "common" else [float]))
+    common = backends.promote(*dtypes, *scalars, *([] if floating or kind == "common" else [float]))
     return tuple([x.astype(common) if isinstance(x, Tensor) else x for x in operands])
 
 
@@ -692,6 +723,8 @@ def _on_tensors(_: Backend) -> TensorOps:
 def _roots(ys: Sequence[Tensor], gys: Sequence[Any], create_graph: bool = False) -> dict[tuple[Node, int], Any]:
     """Return the gradient that enters the graph at each y."""
     roots: dict[tuple[Node, int], Any] = {}
+    if len(ys) != len(gys):
+        raise ShapeError(f"grad: given {len(gys)} gy for {len(ys)} y; expected one for each")
     for y, gy in zip(ys, gys, strict=True):
         if not y.node:
             raise GraphError(
@@ -726,7 +759,10 @@ def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
 
 def _axes(axis: int | tuple[int, ...] | list[int], ndim: int, name: str) -> tuple[int, ...]:
     """Return axis numbers from 0 to ndim - 1, as given from either end."""
-    axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    try:
+        axes = tuple(operator.index(a) for a in (axis if isinstance(axis, tuple | list) else (axis,)))
+    except TypeError:
+        raise DTypeError(f"{name}: axis {axis!r}; expected an int or a tuple of ints") from None
     if any(not -ndim <= a < ndim for a in axes):
         raise ShapeError(f"{name}: axis {axis}; expected axes from {-ndim} to {ndim - 1}, for a tensor of {ndim} axes")
     return tuple(a % ndim for a in axes)
@@ -738,7 +774,8 @@ def _index(index: Any, backend: Backend) -> Any:
         return tuple(_index(part, backend) for part in index)
     if index is None or index is ... or isinstance(index, int | slice):
         return index
-    array = index if isinstance(index, Tensor) else Tensor(backend.asarray(index), backend)
+    dtype = DType.int64 if isinstance(index, list) and not index else None  # [] has no type, but means integers
+    array = index if isinstance(index, Tensor) else Tensor(backend.copy(backend.asarray(index, dtype)), backend)
     if array.backend is not backend:
         raise BackendError(f"getitem: the index is on {array.backend.name!r} and the tensor on {backend.name!r}")
     if array.dtype.is_floating:

@@ -46,7 +46,7 @@ def _cupy(device: str) -> Backend:
 
 
 _factories: dict[str, Factory] = {"numpy": _numpy, "cupy": _cupy}
-_loaded: dict[str, Backend] = {}
+_loaded: dict[str, Backend] = {"numpy": NumPyBackend()}
 _current: ContextVar[Backend | None] = ContextVar("tinyrnn.backend", default=None)
 
 
@@ -114,6 +114,7 @@ class use_backend:
         _current.set(self.backend)
 
     def __enter__(self) -> Backend:
+        _current.set(self.backend)  # again, for one that was made before its block
         return self.backend
 
     def __exit__(self, *exc: object) -> None:

@@ -70,6 +70,9 @@ class DType(enum.StrEnum):
         except DTypeError:
             return False
 
+    def __ne__(self, other: object) -> builtins.bool:
+        return not self == other
+
     __hash__ = str.__hash__
 
     def __repr__(self) -> str:
@@ -77,6 +80,12 @@ class DType(enum.StrEnum):
 
 
 _FLOATING = frozenset({DType.float16, DType.float32, DType.float64})
+
+
+def is_basic(index: Any) -> builtins.bool:
+    """Tell whether an index has only ints, slices, None and ... in it, so that it names no element twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is ... or isinstance(part, int | slice) for part in parts)
 
 
 class Backend(Protocol):
@@ -99,6 +108,9 @@ class Backend(Protocol):
 
     def to_host(self, array: Array) -> Any:
         """Return a NumPy array with the values of `array`: read-only where it shares memory with it."""
+
+    def copy(self, array: Array) -> Array:
+        """Return a new array with the same elements."""
 
     def dtype(self, array: Array) -> DType:
         """Return the element type of `array`."""

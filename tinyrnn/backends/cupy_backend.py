@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.backends.base import Array, Backend, DType, is_basic
 from tinyrnn.backends.numpy_backend import Generator, host_array
 from tinyrnn.errors import BackendError
 
@@ -52,7 +52,7 @@ class CuPyBackend(Backend):
         self.streams: weakref.WeakKeyDictionary[Generator, Any] = weakref.WeakKeyDictionary()
 
     def __getattr__(self, name: str) -> Any:
-        function = getattr(self.cupy, {"concat": "concatenate", "permute_dims": "transpose"}.get(name, name))
+        function = getattr(self.cupy, name)
         setattr(self, name, function)  # found once, an attribute from then on
         return function
 
@@ -71,6 +71,9 @@ class CuPyBackend(Backend):
     def to_host(self, array: Array) -> Any:
         return self.cupy.asnumpy(array)
 
+    def copy(self, array: Array) -> Array:
+        return self.cupy.copy(array)
+
     def dtype(self, array: Array) -> DType:
         return self.dtypes[array.dtype]
 
@@ -85,7 +88,10 @@ class CuPyBackend(Backend):
         return array[index]
 
     def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
-        self.cupy.add.at(buffer, index, values)
+        if is_basic(index):
+            buffer[index] += values
+        else:
+            self.cupy.add.at(buffer, index, values)
 
     def pad(self, array: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
         return self.cupy.pad(array, widths, constant_values=value)

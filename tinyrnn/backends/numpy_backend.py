@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.backends.base import Array, Backend, DType, is_basic
 from tinyrnn.errors import DTypeError
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class NumPyBackend(Backend):
         view.flags.writeable = False
         return view
 
+    def copy(self, array: Array) -> Array:
+        return np.array(array)
+
     def dtype(self, array: Array) -> DType:
         return _DTYPES[array.dtype]
 
@@ -51,11 +54,10 @@ class NumPyBackend(Backend):
         return array[index]
 
     def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
-        parts = index if isinstance(index, tuple) else (index,)
-        if all(part is None or part is ... or isinstance(part, int | slice) for part in parts):
+        if is_basic(index):
             buffer[index] += values
         elif isinstance(index, np.ndarray) and index.dtype.kind in "iu" and buffer.ndim == 2:
-            _add_rows(buffer, index.ravel(), values.reshape(-1, buffer.shape[1]))
+            _add_rows(buffer, index.ravel(), values.reshape(index.size, buffer.shape[1]))
         else:
             np.add.at(buffer, index, values)
 
@@ -106,7 +108,7 @@ def _add_rows(buffer: Array, rows: Array, values: Array) -> None:
     """Add values[k] to buffer[rows[k]]: sorted by row, each run of equal rows is one sum (5 times `np.add.at`)."""
     if not rows.size:
         return
-    rows = rows % buffer.shape[0]  # -1 and n-1 are one row
+    rows = rows.astype(np.intp, copy=False) % buffer.shape[0]  # -1 and n-1 are one row
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])

@@ -27,10 +27,12 @@ class Parameter(Tensor):
         self.axes = axes
         self.requires_grad = True
 
+    def __reduce__(self) -> Any:
+        return (*super().__reduce__(), (None, {"axes": self.axes}))
+
     def describe(self) -> str:
         """Return its shape in words: `(I=65, 4H=512)`."""
-        axes = getattr(self, "axes", ())  # a copied parameter has none
-        names = [f"{axis}=" for axis in axes] if len(axes) == self.ndim else [""] * self.ndim
+        names = [f"{axis}=" for axis in self.axes] if len(self.axes) == self.ndim else [""] * self.ndim
         return f"({', '.join(f'{name}{n}' for name, n in zip(names, self.shape, strict=True))})"
 
 

@@ -86,7 +86,9 @@ class Cell(Module):
     def forward(self, x: Tensor, state: Any = None) -> Any:
         """Do one step by itself: x (B, I) and a state -> the next state."""
         check_input(self, x, ("B", "I"), self.input_size, "input_size")
-        return self.step(self.project(x), self.initial_state(len(x)) if state is None else state)
+        if state is None:
+            return self.step(self.project(x), self.initial_state(len(x)))
+        return self.step(self.project(x), _state(self, self.State, state, ("B", "H"), (len(x), self.hidden_size)))
 
     def describe(self) -> str:
         """State the sizes, the gates and the first values."""
@@ -187,6 +189,24 @@ class GRUCell(Cell):
         return f"{super().describe()}, reset after; W_h orthogonal"
 
 
+def _state(layer: Module, kind: Any, state: Any, axes: tuple[str, ...], shape: tuple[int, ...]) -> Any:
+    """Return a state given as a NamedTuple, a plain tuple or a tensor alone as a `kind` of tensors of `shape`."""
+    name, expected = type(layer).__name__, f"({', '.join(axes)}) = {shape}"
+    fields = (state,) if isinstance(state, Tensor) else state
+    if not isinstance(fields, tuple | list) or len(fields) != len(kind._fields):
+        parts = f"{len(fields)} tensors" if isinstance(fields, tuple | list) else type(state).__name__
+        given = "a tensor alone" if isinstance(state, Tensor) else parts
+        wanted = f"{kind.__name__}({', '.join(kind._fields)})"
+        raise DTypeError(f"{name}: the state is {given}; expected {wanted}, each {expected}")
+    for field, value in zip(kind._fields, fields, strict=True):
+        if not isinstance(value, Tensor) or not value.dtype.is_floating:
+            given = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            raise DTypeError(f"{name}: {field} of the state is {given}; expected a tensor of floats, {expected}")
+        if value.shape != shape:
+            raise ShapeError(f"{name}: {field} of the state is {value.shape}; expected {expected}")
+    return kind(*fields)
+
+
 # ---------------------------------------------------------------- the loop over time
 
 
@@ -269,17 +289,8 @@ class Recurrent(Module):
         """Cut a state into one for each layer."""
         if state is None:
             return [cell.initial_state(batch) for cell in self.cells]
-        kind = self.cells[0].State
-        shape = (self.num_layers, batch, self.hidden_size)
-        fields = (state,) if isinstance(state, Tensor) else tuple(state)
-        name, wanted = type(self).__name__, f"{kind.__name__}({', '.join(kind._fields)})"
-        if len(fields) != len(kind._fields):
-            given = "a tensor alone" if isinstance(state, Tensor) else f"{len(fields)} tensors"
-            raise DTypeError(f"{name}: the state is {given}; expected {wanted}, each (L, B, H) = {shape}")
-        for field, value in zip(kind._fields, fields, strict=True):
-            if not isinstance(value, Tensor) or value.shape != shape:
-                given = f"{value.shape}" if isinstance(value, Tensor) else type(value).__name__
-                raise ShapeError(f"{name}: {field} of the state is {given}; expected (L, B, H) = {shape}")
+        kind, shape = self.cells[0].State, (self.num_layers, batch, self.hidden_size)
+        fields = _state(self, kind, state, ("L", "B", "H"), shape)
         return [kind(*(field[layer] for field in fields)) for layer in range(self.num_layers)]
 
     def describe(self) -> str:

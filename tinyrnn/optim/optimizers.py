@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any, ClassVar
 
 from tinyrnn import backends
@@ -36,6 +37,10 @@ class Optimizer:
         for w in self.parameters:
             if not isinstance(w, Tensor) or not w.requires_grad:
                 raise GraphError(f"{name}: given {type(w).__name__}; expected tensors with requires_grad=True")
+            if w.node and w.node.op:
+                raise GraphError(
+                    f"{name}: given the result of {w.node.op.name!r}; expected leaves, [w] and not [w * 2]"
+                )
         if len({id(w) for w in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name}: a parameter is given twice and would be updated twice; give each once")
         self.lr = lr
@@ -43,11 +48,11 @@ class Optimizer:
         self.memory = {name: [_like(w, self.initial(name)) for w in self.parameters] for name in self.remembers}
         self.check(lr=self.rate())
 
-    def check(self, **options: float) -> None:
+    def check(self, **options: Any) -> None:
         """See that options are finite and not negative."""
         for option, value in options.items():
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{type(self).__name__}: {option} is {value}; expected a finite number of 0 or more")
+            if not isinstance(value, Real) or not 0 <= float(value) < math.inf:
+                raise ValueError(f"{type(self).__name__}: {option} is {value!r}; expected a finite number of 0 or more")
 
     def initial(self, name: str) -> float:
         """Return the first value of what is remembered under `name`."""
@@ -93,6 +98,12 @@ class Optimizer:
         if set(state) != {"steps", "lr", "memory"} or set(state["memory"]) != set(self.remembers):
             given = f"{sorted(state)}, memory of {sorted(state.get('memory', {}))}"
             raise StateDictError(f"{name}: the state has {given}; expected steps, lr, memory of {self.remembers}")
+        steps, lr = state["steps"], schedule_of(state["lr"])
+        fits = isinstance(steps, int) and steps >= 0 and isinstance(lr, Real | Schedule)
+        if not fits:
+            raise StateDictError(
+                f"{name}: steps is {steps!r} and lr {lr!r}; expected a count, and a number or schedule"
+            )
         memory = {}
         for kind, values in state["memory"].items():
             if len(values) != len(self.parameters):
@@ -102,7 +113,7 @@ class Optimizer:
                 if v.shape != w.shape:
                     raise StateDictError(f"{name}: {kind} of parameter {i} is {v.shape}, expected {w.shape}")
                 memory[kind][i] = v.to(w.backend)
-        self.lr, self.steps, self.memory = schedule_of(state["lr"]), int(state["steps"]), memory
+        self.lr, self.steps, self.memory = lr, steps, memory
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.parameters)} parameters, lr={self.lr}, steps={self.steps})"
@@ -235,7 +246,7 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         super().__init__(parameters, lr)
         self.check(eps=eps, weight_decay=weight_decay)
-        if not all(0 <= beta < 1 for beta in betas):
+        if not isinstance(betas, tuple | list) or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"{type(self).__name__}: betas are {betas}; expected two numbers from 0 up to 1")
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:

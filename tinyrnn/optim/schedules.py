@@ -21,6 +21,14 @@ class Schedule:
     def __init_subclass__(cls) -> None:
         Schedule.kinds[cls.__name__] = cls
 
+    def __post_init__(self) -> None:
+        for name in {"every", "total", "steps"} & set(vars(self)):
+            n = getattr(self, name)
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise ValueError(
+                    f"{type(self).__name__}: {name} is {n!r}; expected a number of steps, an int of 1 or more"
+                )
+
     def __call__(self, t: int) -> float:
         """Return the learning rate of step t."""
         raise NotImplementedError(f"{type(self).__name__} has no __call__(t); a Schedule's subclass writes it")

@@ -1,0 +1,35 @@
+"""Every test that asks for `backend` runs on NumPy, on the strict backend and, where there is one, on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import tinyrnn as tr
+from tests.strict_backend import StrictBackend
+from tinyrnn import backends
+
+backends.register("strict", StrictBackend)
+
+
+def _cupy_or_reason() -> str:
+    try:
+        backends.get("cupy")
+    except tr.errors.BackendError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(params=["numpy", "strict", pytest.param("cupy", marks=pytest.mark.gpu)])
+def backend(request: pytest.FixtureRequest) -> Iterator[backends.Backend]:
+    """The backend that new tensors go to while the test runs."""
+    if request.param == "cupy" and (reason := _cupy_or_reason()):
+        pytest.skip(f"{reason}; run these with: pytest -m gpu")
+    with tr.use_backend(request.param) as current:
+        yield current
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    tr.manual_seed(0)
