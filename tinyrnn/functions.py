@@ -370,6 +370,8 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """x − log Σ eˣ along `axis`, exact at both ends; −∞ where every x is −∞, with gradient 0."""
     x = _as_tensor(x)
+    top = x.detach().max(axis, keepdims=True)  # a shift changes nothing but the digits that are left
+    x = x - where(top == -math.inf, 0.0, top)
     total = logsumexp(x, axis, keepdims=True)
     empty = total == -math.inf
     return where(empty, -math.inf, x - where(empty, 0.0, total))

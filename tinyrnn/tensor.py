@@ -130,7 +130,8 @@ class Tensor:
         return backends.get("numpy").array(self.numpy(), dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self.array.__dlpack__(**options)
+        backwards = any(step < 0 for step in getattr(self.array, "strides", ()))  # PyTorch aborts on such an array
+        return (self.backend.copy(self.array) if backwards else self.array).__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return self.array.__dlpack_device__()
@@ -595,7 +596,10 @@ def _operand(name: str, x: Any, backend: Backend) -> Any:
             f"{name}: an array on {owner.name!r} meets a tensor on {backend.name!r}; move it: "
             f"tr.tensor(array).to({backend.name!r})"
         )
-    return Tensor(backend.copy(backend.asarray(x)), backend)  # the graph must not see what becomes of x
+    try:
+        return Tensor(backend.copy(backend.asarray(x)), backend)  # the graph must not see what becomes of x
+    except DTypeError as error:
+        raise DTypeError(f"{name}: {error}") from None
 
 
 def promoted(name: str, *operands: Any) -> tuple[Any, ...]:

@@ -1,0 +1,91 @@
+"""The house: each file imports from floors below its own or from an earlier file of its floor, and nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tinyrnn"
+ENGINE = [  # floors 0 to 4
+    ["errors", "backends.base", "backends.numpy_backend", "backends.cupy_backend", "backends"],
+    ["primitives", "autograd"],
+    ["tensor"],
+    ["functions", "gradcheck"],
+    ["nn.init", "nn.module", "nn.layers", "nn.recurrent", "nn", "optim.schedules", "optim.optimizers", "optim"],
+]
+FLOORS = [
+    *ENGINE,
+    [
+        "data.datasets",
+        "data.text",
+        "data.streams",
+        "data.vocabulary",
+        "data",
+        "data.__main__",
+        "checkpoint",
+        "generate",
+    ],
+]
+ORDER = ["tinyrnn." + name for floor in FLOORS for name in floor]
+MAY_IMPORT = {"tinyrnn.backends.numpy_backend": {"numpy"}, "tinyrnn.backends.cupy_backend": {"cupy"}}
+
+
+def _file(module: str) -> Path:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield everything that runs: what stands under `if TYPE_CHECKING` does not."""
+    for child in ast.iter_child_nodes(tree):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from _statements(child)
+
+
+def _imports(module: str) -> set[str]:
+    """Return the modules that a file imports, wherever in it the statement stands."""
+    found = set()
+    for statement in _statements(ast.parse(_file(module).read_text(encoding="utf-8"))):
+        if isinstance(statement, ast.Import):
+            found |= {alias.name for alias in statement.names}
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{module}: write imports in full"
+            base = statement.module or ""
+            names = (f"{base}.{alias.name}" for alias in statement.names)
+            found |= {name if name in ORDER else base for name in names}
+    return found
+
+
+def test_every_file_has_a_floor() -> None:
+    files = {path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py")}
+    assert {_file(module).relative_to(PACKAGE.parent) for module in ORDER} | {Path("tinyrnn/__init__.py")} == files
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_file_imports_from_below(module: str) -> None:
+    ours = {name for name in _imports(module) if name.partition(".")[0] == "tinyrnn"}
+    assert ours <= set(ORDER[: ORDER.index(module)])
+
+
+def test_the_calculus_imports_nothing_of_ours() -> None:
+    assert not {name for name in _imports("tinyrnn.primitives") if name.startswith("tinyrnn")}
+
+
+@pytest.mark.parametrize("module", ["tinyrnn." + name for floor in ENGINE for name in floor])
+def test_the_engine_imports_the_standard_library_alone_and_each_backend_its_own(module: str) -> None:
+    packages = {name.partition(".")[0] for name in _imports(module)} - {"tinyrnn"}
+    assert packages - sys.stdlib_module_names == MAY_IMPORT.get(module, set())
+
+
+def test_importing_tinyrnn_imports_nothing_heavy() -> None:
+    heavy = "cupy graphviz matplotlib numba platformdirs safetensors torch tqdm"
+    code = f"import sys, tinyrnn; print(*set({heavy.split()}) & set(sys.modules), 'numpy' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True"]
