@@ -176,7 +176,8 @@ def test_asking_for_cupy_in_vain_says_what_to_do(
 def test_cupy_devices_are_numbered(registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", module := _cupy(lambda: 2))
     backends._loaded.pop("cupy", None)
-    assert [backends.get(name).name for name in ("cupy", "cupy:0", "cupy:1")] == ["cupy", "cupy:0", "cupy:1"]
+    assert [backends.get(name).name for name in ("cupy", "cupy:0", "cupy:1")] == ["cupy", "cupy", "cupy:1"]
+    assert backends.get("cupy") is backends.get("cupy:0")
     assert backends.of(module.ndarray()) is backends.get("cupy:1")
     for name in ("cupy:2", "cupy:-1", "cupy:a"):
         with pytest.raises(BackendError, match=f"backend '{name}': expected a device number from 0 to 1"):

@@ -80,32 +80,19 @@ class changed_mode:
         _mode.set(self.before.pop())
 
     def __call__(self, function: F) -> F:
-        """Run `function` in such a block, one for each call: a generator while it runs, not while it waits."""
+        """Run each call of `function` in such a block."""
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise DTypeError(
+                f"{function.__name__} is suspended and goes on later, in between it would change the mode of others; "
+                "write `with tr.no_grad():` inside it, around lines that neither yield nor await"
+            )
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             with changed_mode(**self.fields):
                 return function(*args, **kwargs)
 
-        @functools.wraps(function)
-        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            values = function(*args, **kwargs)
-            while True:
-                with changed_mode(**self.fields):
-                    try:
-                        value = next(values)
-                    except StopIteration:
-                        return
-                yield value
-
-        @functools.wraps(function)
-        async def wait(*args: Any, **kwargs: Any) -> Any:
-            with changed_mode(**self.fields):
-                return await function(*args, **kwargs)
-
-        if inspect.iscoroutinefunction(function):
-            return cast("F", wait)
-        return cast("F", generate if inspect.isgeneratorfunction(function) else call)
+        return cast("F", call)
 
 
 def no_grad() -> changed_mode:
@@ -140,9 +127,7 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
             _mode.set(_mode.get()._replace(scope=Scope(around, step=t)))
             yield t
     finally:
-        mode = _mode.get()
-        if mode.scope and any(s.parent is around and s.step is not None for s in mode.scope.outward()):
-            _mode.set(mode._replace(scope=around))  # unless another loop that ran beside this one has done so
+        _mode.set(_mode.get()._replace(scope=around))
 
 
 # ---------------------------------------------------------------- the graph

@@ -114,6 +114,9 @@ class Tensor:
     def __index__(self) -> int:
         return operator.index(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def numpy(self) -> Any:
         """Return the values as a NumPy array: on the NumPy backend a read-only view, elsewhere a copy on the host."""
         return self.backend.to_host(self.array)

@@ -64,7 +64,8 @@ def get(name: str | Backend) -> Backend:
         return name
     if name not in _loaded:
         family, _, device = name.partition(":")
-        _loaded[name] = _factory(family)(device)
+        backend = _factory(family)(device)
+        _loaded[name] = _loaded.setdefault(backend.name, backend)  # "cupy:0" is "cupy"
     return _loaded[name]
 
 

@@ -47,7 +47,7 @@ class CuPyBackend(Backend):
         if device and not (device.isdecimal() and int(device) < count):
             raise BackendError(f"backend 'cupy:{device}': expected a device number from 0 to {count - 1}")
         self.device = int(device or 0)
-        self.name = f"cupy:{self.device}" if device else "cupy"
+        self.name = f"cupy:{self.device}" if self.device else "cupy"
         self.dtypes = {self.cupy.dtype(name.value): name for name in DType}
         self.streams: weakref.WeakKeyDictionary[Generator, Any] = weakref.WeakKeyDictionary()
 
