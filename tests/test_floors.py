@@ -16,7 +16,17 @@ ENGINE = [  # floors 0 to 4
     ["primitives", "autograd"],
     ["tensor"],
     ["functions", "gradcheck"],
-    ["nn.init", "nn.module", "nn.layers", "nn.recurrent", "nn", "optim.schedules", "optim.optimizers", "optim"],
+    [
+        "nn.init",
+        "nn.module",
+        "nn.layers",
+        "nn.cells",
+        "nn.recurrent",
+        "nn",
+        "optim.schedules",
+        "optim.optimizers",
+        "optim",
+    ],
 ]
 FLOORS = [
     *ENGINE,

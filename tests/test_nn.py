@@ -130,7 +130,7 @@ def test_repr_shows_shapes_sizes_and_counts():
         "    W (V=1000, E=8)",
         "  1: LSTM(I=8 -> H=16, L=1): 1,600 parameters",
         "    cells: ModuleList: 1,600 parameters",
-        "      0: LSTMCell(I=8 -> H=16, gates i f g o; W_h orthogonal, forget bias 1): 1,600 parameters",
+        "      0: LSTMCell(I=8 -> H=16, gates i f g o; W_h orthogonal; forget bias 1): 1,600 parameters",
         "        W_x (I=8, 4H=64), W_h (H=16, 4H=64), b (4H=64)",
         "  2: Linear(I=16 -> O=3): 48 parameters",
         "    W (I=16, O=3)",
@@ -452,7 +452,7 @@ def test_a_cell_of_ones_own_in_two_layers(backend):
     expected, (final,) = loop(step, p, x.numpy(), [np.zeros((2, B, H))])
     close(out, expected)
     close(state.h, final)
-    assert "MinimalGRUCell(I=3 -> H=5, gates f n)" in repr(layer)
+    assert "MinimalGRUCell(I=3 -> H=5, gates f n; W_h orthogonal)" in repr(layer)
     assert "W_x (I=3, 2H=10), W_h (H=5, 2H=10), b (2H=10)" in repr(layer)
     assert tr.gradcheck(lambda *_: layer(x)[0], layer.parameters(), order=1)
 
@@ -500,7 +500,8 @@ def test_first_values(backend, kind):
     for cell in layer_type(I, H, 2, **options, **F64).cells:
         for block in np.split(cell.W_h.numpy(), n, axis=1):
             np.testing.assert_allclose(block.T @ block, np.eye(H), atol=1e-12)
-        bound = np.sqrt(6 / (cell.input_size + H))
+        relu = options.get("nonlinearity") == "relu"
+        bound = np.sqrt(6 / (cell.input_size if relu else cell.input_size + H))  # He's rule, or Xavier's
         assert bound / 2 < abs(cell.W_x.numpy()).max() <= bound
         bias = cell.b.numpy().reshape(n, H)
         expected = np.zeros((n, H))
@@ -519,7 +520,7 @@ def test_orthogonal_values(rows, columns):
 
 
 def test_he_and_xavier_values():
-    he, xavier = nn.init.he_normal(200, 100).numpy(), nn.init.xavier_uniform(200, 100, gates=2).numpy()
+    he, xavier = nn.init.he_uniform(200, 100).numpy(), nn.init.xavier_uniform(200, 100, gates=2).numpy()
     assert (he.shape, xavier.shape) == ((200, 100), (200, 200))
     assert he.std() == pytest.approx(np.sqrt(2 / 200), rel=0.02)
     assert xavier.std() == pytest.approx(np.sqrt(2 / 300), rel=0.02)

@@ -11,22 +11,10 @@ class Tagger(nn.Module):
 """
 
 from tinyrnn.nn import init
+from tinyrnn.nn.cells import Cell, GRUCell, GRUState, LSTMCell, LSTMState, RNNCell, RNNState
 from tinyrnn.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyrnn.nn.module import Module, ModuleList, Parameter, Sequential
-from tinyrnn.nn.recurrent import (
-    GRU,
-    LSTM,
-    RNN,
-    Cell,
-    GRUCell,
-    GRUState,
-    LSTMCell,
-    LSTMState,
-    Recurrent,
-    RNNCell,
-    RNNState,
-    unroll,
-)
+from tinyrnn.nn.recurrent import GRU, LSTM, RNN, Recurrent, unroll
 
 __all__ = [
     "GRU",

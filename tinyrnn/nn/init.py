@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tinyrnn import backends
-from tinyrnn.functions import concatenate, default_generator, randn, uniform
+from tinyrnn.functions import concatenate, default_generator, uniform
 from tinyrnn.tensor import Tensor, tensor
 
 
@@ -19,12 +19,14 @@ def xavier_uniform(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "floa
     return uniform(fan_in, gates * fan_out, low=-a, high=a, dtype=dtype)
 
 
-def he_normal(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "float32") -> Tensor:
-    """Draw `gates` blocks (fan_in, fan_out) side by side from N(0, 2 / fan_in), for layers with relu.
+def he_uniform(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "float32") -> Tensor:
+    """Draw `gates` blocks (fan_in, fan_out) side by side from U(−a, a), a = √(6 / fan_in), for layers with relu.
 
+    Relu halves the variance of a signal; this makes up for it.
     Source: He et al. 2015, "Delving Deep into Rectifiers".
     """
-    return randn(fan_in, gates * fan_out, dtype=dtype) * math.sqrt(2 / fan_in)
+    a = math.sqrt(6 / fan_in)
+    return uniform(fan_in, gates * fan_out, low=-a, high=a, dtype=dtype)
 
 
 def orthogonal(rows: int, columns: int, gates: int = 1, dtype: str = "float32") -> Tensor:

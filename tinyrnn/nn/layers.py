@@ -84,18 +84,18 @@ class Dropout(Module):
 class LayerNorm(Module):
     """y = (x − mean) / √(var + eps) · weight + bias, over the last axis.
 
-    Args: size H; eps; dtype.
+    Args: size H; eps; bias, whether there is one; dtype.
     Parameters: weight (H,), one; bias (H,), zero.
     Shapes: x (…, H) -> y (…, H).
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization".
     Raises: ShapeError if the last axis of x is not H.
     """
 
-    def __init__(self, size: int, eps: float = 1e-5, dtype: str = "float32") -> None:
+    def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, dtype: str = "float32") -> None:
         (self.size,) = check_sizes(self, size=size)
         self.eps = eps
         self.weight = Parameter(F.ones(size, dtype=dtype), ("H",))
-        self.bias = Parameter(F.zeros(size, dtype=dtype), ("H",))
+        self.bias = Parameter(F.zeros(size, dtype=dtype), ("H",)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x normalised over its last axis."""
