@@ -299,7 +299,7 @@ class GRUCell(Cell):
         super().__init__(input_size, hidden_size, **options)
         if self.norm_h and not reset_after:
             raise ValueError(
-                "GRU: layer_norm normalises h W_h, which is not one product with reset_after=False; drop one"
+                "GRU: layer_norm normalises h W_h, which is not one product with reset_after=False; leave out one"
             )
         self.reset_after = reset_after
         inside = self.b is not None and reset_after
