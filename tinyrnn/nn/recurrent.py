@@ -160,10 +160,19 @@ def _made(name: str, cell: type[Cell], input_size: int, hidden_size: int, option
     try:
         return cell(input_size, hidden_size, **options)
     except TypeError as error:
-        unknown = str(error).partition("unexpected keyword argument ")[2]
-        if not unknown:
+        option = str(error).partition("unexpected keyword argument ")[2].strip("'")
+        if not option:
             raise
-        raise DTypeError(f"{name}: unknown option {unknown}; help({cell.__name__}) lists what it takes") from None
+        advice = _ELSEWHERE.get(option, f"help({cell.__name__}) lists what it takes")
+        raise DTypeError(f"{name}: unknown option {option!r}; {advice}") from None
+
+
+_ELSEWHERE = {  # options of other libraries
+    "batch_first": "there is one layout, (T, B, I): x.swapaxes(0, 1) makes it of (B, T, I)",
+    "return_sequences": "out has every step, and state what stands after the last",
+    "return_state": "out has every step, and state what stands after the last",
+    "stateful": "the state is a value that you keep: out, state = layer(x, state)",
+}
 
 
 class RNN(Recurrent):

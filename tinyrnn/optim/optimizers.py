@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from tinyrnn import backends
 from tinyrnn.autograd import no_grad
 from tinyrnn.errors import GraphError, StateDictError
-from tinyrnn.functions import full, maximum, sqrt
+from tinyrnn.functions import full, minimum, sqrt
 from tinyrnn.optim.schedules import Schedule, schedule_of
 from tinyrnn.tensor import Tensor, tensor
 
@@ -289,7 +289,7 @@ class AdamW(Adam):
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scale all gradients down so that their common norm is at most `max_norm`, and return the norm before.
 
-        norm = √(Σ g²);   g ← g · min(1, max_norm / norm)
+        norm = √(Σ g²);   g ← g · min(1, max_norm / (norm + 1e-6))
 
     Args: parameters, those without a gradient are passed over; max_norm, in units of the gradient.
     Returns: the norm, a tensor on the device; reading it (float) waits for the device.
@@ -302,7 +302,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     if not clipped:
         raise ValueError("clip_grad_norm: no parameter has a gradient; call loss.backward() first")
     norm = sqrt(_total([(g * g).sum() for _, g in clipped]))
-    scale = max_norm / maximum(norm, max_norm)
+    scale = minimum(max_norm / (norm + 1e-6), 1.0)  # the 1e-6 is PyTorch's
     for w, g in clipped:
         w.grad = (g * scale).astype(w.dtype)
     return norm
