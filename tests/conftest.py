@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# The tests' matrices are tiny: one thread is as fast as several, and does not wait for a core that is busy elsewhere.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import tinyrnn as tr
 from tests.strict_backend import StrictBackend

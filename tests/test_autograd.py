@@ -435,6 +435,14 @@ def test_a_needed_operand_that_changed_in_place_is_detected(backend, change):
             again()
 
 
+def test_a_parameter_that_moved_to_another_backend_is_detected():
+    layer = nn.Linear(2, 2)
+    y = layer(tr.ones(1, 2, requires_grad=True)).sum()
+    layer.to("strict")
+    with pytest.raises(GraphError, match="changed in place"):
+        y.backward()
+
+
 def test_an_operand_without_gradient_that_changed_in_place_is_detected_too(backend):
     w, x = leaf(1.0, 2.0), tr.tensor([3.0, 4.0], "float64")
     y = (w * x).sum()
@@ -573,31 +581,35 @@ def test_modes_do_not_leak_between_threads():
     inside, first_left, seen = threading.Barrier(3), threading.Event(), {}
 
     @tr.no_grad()
-    def work(name, wait):
+    def work(name):
         inside.wait(10)
-        assert wait(10)
+        assert name == "first" or first_left.wait(10)
         seen[name, "inside"] = tr.is_grad_enabled()
 
-    def run(name, wait):
-        with tr.enable_grad():
-            work(name, wait)
+    def run(name, around):
+        with around:
+            work(name)
             seen[name, "after"] = tr.is_grad_enabled()
-        if name == "first":
-            first_left.set()
+        seen[name, "outside"] = tr.is_grad_enabled()
+        first_left.set()
 
-    def never(_):
-        return True
-
+    threads = [threading.Thread(target=run, args=a) for a in (("first", tr.enable_grad()), ("second", tr.no_grad()))]
     with tr.no_grad():
-        threads = [threading.Thread(target=run, args=a) for a in (("first", never), ("second", first_left.wait))]
         for thread in threads:
             thread.start()
         inside.wait(10)
         for thread in threads:
             thread.join(10)
         assert not tr.is_grad_enabled()
-    assert seen == {(name, at): at == "after" for name in ("first", "second") for at in ("inside", "after")}
     assert tr.is_grad_enabled()
+    assert seen == {
+        ("first", "inside"): False,
+        ("second", "inside"): False,
+        ("first", "after"): True,
+        ("second", "after"): False,
+        ("first", "outside"): True,  # a thread begins with the default mode
+        ("second", "outside"): True,
+    }
 
 
 def test_modes_do_not_leak_between_tasks():

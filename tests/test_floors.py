@@ -15,13 +15,14 @@ ENGINE = [  # floors 0 to 4
     ["errors", "backends.base", "backends.numpy_backend", "backends.cupy_backend", "backends"],
     ["primitives", "autograd"],
     ["tensor"],
-    ["functions", "gradcheck"],
+    ["functions", "gradcheck", "anomaly"],
     [
         "nn.init",
         "nn.module",
         "nn.layers",
         "nn.cells",
         "nn.recurrent",
+        "nn.attention",
         "nn",
         "optim.schedules",
         "optim.optimizers",
@@ -34,11 +35,20 @@ FLOORS = [
         "data.datasets",
         "data.text",
         "data.streams",
+        "data.padding",
         "data.vocabulary",
         "data",
         "data.__main__",
         "checkpoint",
         "generate",
+        "interop.gates",
+        "interop.pytorch",
+        "interop.onnx_layers",
+        "interop.onnx_trace",
+        "interop.onnx_recurrent",
+        "interop.onnx_write",
+        "interop.onnx_export",
+        "interop",
     ],
 ]
 ORDER = ["tinyrnn." + name for floor in FLOORS for name in floor]
@@ -94,7 +104,7 @@ def test_the_engine_imports_the_standard_library_alone_and_each_backend_its_own(
 
 
 def test_importing_tinyrnn_imports_nothing_heavy() -> None:
-    heavy = "cupy graphviz matplotlib numba platformdirs safetensors torch tqdm"
+    heavy = "cupy graphviz matplotlib numba onnx onnxruntime platformdirs safetensors torch tqdm"
     code = f"import sys, tinyrnn; print(*set({heavy.split()}) & set(sys.modules), 'numpy' in sys.modules)"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)

@@ -393,7 +393,7 @@ def test_masks_and_positions_have_no_gradient(backend: Backend, row: Row) -> Non
 def _calls(row: Row) -> list[tuple[p.Primitive, tuple[Any, ...], dict[str, Any]]]:
     """Return the primitives that a row runs, with operands and parameters."""
     calls: list[tuple[p.Primitive, tuple[Any, ...], dict[str, Any]]] = []
-    with changed_mode(listener=lambda *call: calls.append(call)):
+    with changed_mode(listener=lambda op, operands, params, result: calls.append((op, operands, params))):
         row(tiny, row.tensors("float64"))
     return calls
 

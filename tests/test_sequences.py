@@ -1,5 +1,6 @@
 """Layers over sequences: unequal lengths, both directions, and the options of the cells."""
 
+import itertools
 import math
 
 import numpy as np
@@ -140,6 +141,27 @@ def test_gradients_of_a_deep_bidirectional_layer(backend, kind):
     x = tr.randn(3, 2, I, requires_grad=True, **F64)
     f = lambda x, *_: (lambda out, state: (out, *state))(*layer(x, lengths=[3, 2]))
     assert tr.gradcheck(f, [x, *layer.parameters()], order=2 if "relu" not in kind else 1)
+
+
+@pytest.mark.parametrize("kind", ["rnn tanh", "rnn relu", "lstm", "lstm projected", "gru"])
+@pytest.mark.parametrize(
+    ("layers", "bias", "bidirectional", "initial", "lengths"),
+    list(itertools.product([1, 3], [True, False], [False, True], [False, True], [None, LENGTHS])),
+)
+def test_backends_agree(kind, layers, bias, bidirectional, initial, lengths):
+    layer = made(kind, layers, bias=bias, bidirectional=bidirectional)
+    x = tr.randn(T, B, I, requires_grad=True, **F64)
+    state = random_state(layer, B) if initial else None
+    results = []
+    for home in ("numpy", "strict"):
+        layer.to(home)
+        begin = state and type(state)(*(field.to(home) for field in state))
+        out, final = layer(x.to(home), begin, lengths)
+        x.grad = None
+        ((out * out).sum() + sum(f.sum() for f in final)).backward()
+        results.append([y.numpy() for y in (out, *final, x.grad, *(p.grad for p in layer.parameters()))])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
 # ---------------------------------------------------------------- options of the cells

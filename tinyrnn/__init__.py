@@ -8,6 +8,7 @@ through time that nobody writes, because it is what the gradient of a loop is. W
 """
 
 from tinyrnn import errors, nn, optim
+from tinyrnn.anomaly import detect_anomaly
 from tinyrnn.autograd import enable_grad, is_grad_enabled, no_grad, steps
 from tinyrnn.backends import DType, Generator, use_backend
 from tinyrnn.functions import (
@@ -88,6 +89,7 @@ __all__ = [
     "concatenate",
     "cross_entropy",
     "detach",
+    "detect_anomaly",
     "dropout",
     "enable_grad",
     "errors",

@@ -51,11 +51,18 @@ class Scope:
 
 
 class Mode(NamedTuple):
-    """What holds for the operations of this thread or task: is a graph recorded, where are we, who listens."""
+    """What holds for the operations of this thread or task: is a graph recorded, where are we, who listens.
+
+    Fields:
+        listener: called after each operation with (op, operands, params, result).
+        back_listener: called as gradients flow back, with (node, gys, what flows on, the edge it flows to) for each
+            operand and (node, parts, their sum, None) where what flowed in has been added up.
+    """
 
     grad: bool = True
     scope: Scope | None = None
-    listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any]], None] | None = None
+    listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any], Any], None] | None = None
+    back_listener: Callable[[Node, list[Any], Any, Edge | None], None] | None = None
 
 
 _mode: ContextVar[Mode] = ContextVar("tinyrnn.mode", default=Mode())  # noqa: B039  # a NamedTuple cannot be changed
@@ -221,7 +228,7 @@ class Node:
             raise GraphError(_freed(self))
         if _version(self.operands) != self.version:
             raise GraphError(
-                f"backward: an operand of {_told(self.op, self.operands, self.scope)} was changed in place (by an "
+                f"backward: an operand of {told(self.op, self.operands, self.scope)} was changed in place (by an "
                 "optimiser step, perhaps) after the forward pass had used it, so its gradient can no longer be "
                 "computed; run the forward pass again"
             )
@@ -248,7 +255,7 @@ def _freed(node: Node) -> str:
     )
 
 
-def _told(op: Primitive, operands: Iterable[Any], scope: Scope | None) -> str:
+def told(op: Primitive, operands: Iterable[Any], scope: Scope | None) -> str:
     """Describe a call: `matmul(float32[3, 4], float32[5, 6]) in LSTM, step t=3`."""
     shown = ", ".join(f"{x.dtype!s}{list(x.shape)}" if hasattr(x, "shape") else repr(x) for x in operands)
     return f"{op.name}({shown}){f' in {scope}' if scope else ''}"
@@ -263,11 +270,11 @@ _KINDS: dict[type[Exception], type[TinyRNNError]] = {
 
 def explain(error: Exception, what: str, op: Primitive, operands: Iterable[Any], scope: Scope | None) -> NoReturn:
     """Raise `error` again as one of ours that names the operation, its operands, the module and the time step."""
-    told = f"{what}{_told(op, operands, scope)}"
+    call = f"{what}{told(op, operands, scope)}"
     for kind, ours in _KINDS.items():
         if isinstance(error, kind) and not isinstance(error, TinyRNNError):
-            raise ours(f"{told}: {error}") from error
-    error.add_note(f"while computing {told}")
+            raise ours(f"{call}: {error}") from error
+    error.add_note(f"while computing {call}")
     try:
         raise error
     finally:
@@ -335,6 +342,7 @@ def walk(
 
     Raises: GraphError for a graph that was freed, or whose operands were changed in place.
     """
+    listener = _mode.get().back_listener
     useful = None if wanted is None else _leading_to(wanted, roots)
     arriving: dict[Node, dict[int, list[Any]]] = {}
     queue: list[tuple[int, Node]] = []
@@ -354,6 +362,9 @@ def walk(
         ops = ops_on(node.outputs[0].backend)
         contributions = arriving.pop(node)
         gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in contributions.items()}
+        if listener is not None:
+            for i, parts in contributions.items():
+                listener(node, parts, gys[i], None)
         for i, hooks in (node.hooks or {}).items():
             for hook in tuple(hooks) if i in gys else ():
                 gys[i] = hook(gys[i])
@@ -372,7 +383,10 @@ def walk(
                 assert parent is not None
                 meta = parent[0].outputs[parent[1]]
                 there = ops if meta.backend is node.outputs[0].backend else ops_on(meta.backend)  # behind a `to`
-                arrive(parent, _fitted(there, contribution, meta, node))
+                fitted = _fitted(there, contribution, meta, node)
+                if listener is not None:
+                    listener(node, full, fitted, parent)
+                arrive(parent, fitted)
         if free:
             node.free()
     return found

@@ -59,7 +59,7 @@ def save(path: str | Path, state: object) -> None:
             f"MB fit into a checkpoint; keep long lists of numbers as arrays"
         )
     metadata = {"format": FORMAT, "version": str(VERSION), "state": packed}
-    _write(Path(path).resolve(), to_safetensors(arrays, metadata))
+    replace_file(Path(path).resolve(), to_safetensors(arrays, metadata))
 
 
 def load(path: str | Path) -> Any:
@@ -143,7 +143,7 @@ def _name(where: tuple[str, ...]) -> str:
     return ".".join(where) or "state"
 
 
-def _write(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes) -> None:
     """Replace a file in one step: whoever opens it, at any moment, finds the old content or the new."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     left_by_a_kill = f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"

@@ -46,6 +46,10 @@ class CheckpointError(TinyRNNError, ValueError):
     """A file that is not a checkpoint of ours, or not a whole one."""
 
 
+class InteropError(TinyRNNError, ValueError):
+    """A model that another library's format cannot express, or a file of its that we cannot."""
+
+
 class DataError(TinyRNNError, ValueError):
     """A text, vocabulary or data set that cannot be used as it is."""
 

@@ -377,7 +377,9 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
     return where(empty, -math.inf, x - where(empty, 0.0, total))
 
 
-def cross_entropy(logits: Any, targets: Any, ignore_index: int | None = None, reduction: str = "mean") -> Tensor:
+def cross_entropy(
+    logits: Any, targets: Any, ignore_index: int | None = None, reduction: str = "mean", mask: Any = None
+) -> Tensor:
     """−log softmax(logits)[target]: how surprised the model is by the right class, in nats.
 
     Args:
@@ -385,9 +387,11 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int | None = None, re
         targets: (…) class numbers from 0 to V-1, of the leading shape, such as (T, B).
         ignore_index: a class number that stands for "no target here" and counts nothing.
         reduction: "mean" over the targets that count (0 if none does), "sum", or "none" for one loss each.
+        mask: bool, of the targets' shape, such as `data.mask(lengths)`; where it is False, logits and targets may be
+            anything: the loss there is 0, and so is its gradient.
 
     Raises: ShapeError if the shapes do not fit, also where T happens to equal V; IndexRangeError for a class number
-        outside 0 … V-1; DTypeError for targets that are not integers.
+        outside 0 … V-1; DTypeError for targets that are not integers, or a mask that is not boolean.
     """
     logits, targets = _as_tensor(logits), _as_tensor(targets)
     if not logits.ndim or targets.shape != logits.shape[:-1]:
@@ -395,45 +399,51 @@ def cross_entropy(logits: Any, targets: Any, ignore_index: int | None = None, re
             f"cross_entropy: logits are {logits.shape} and targets {targets.shape}; expected logits (…, V) with the "
             f"classes last and targets of the leading shape, here {logits.shape[:-1]}"
         )
-    counted = None
+    counted = _mask("cross_entropy", mask, targets.shape)
     if ignore_index is not None:
-        counted = targets != ignore_index
-        targets = where(counted, targets, 0)
+        named = targets != ignore_index
+        counted = named if counted is None else counted & named
+    if counted is not None:
+        logits, targets = where(expand_dims(counted, -1), logits, 0), where(counted, targets, 0)
     check_range("cross_entropy", targets, logits.shape[-1], "targets")
     right = _one_hot_mask(targets, logits.shape[-1])
     losses = -where(right, log_softmax(logits), 0.0).sum(-1)
-    if counted is None:
-        return _reduced("cross_entropy", losses, reduction)
-    losses = where(counted, losses, 0.0)
-    if reduction == "mean":
-        return losses.sum() / maximum(counted.sum(), 1).astype(losses.dtype)
-    return _reduced("cross_entropy", losses, reduction)
+    return _reduced("cross_entropy", losses, reduction, counted)
 
 
-def binary_cross_entropy(logits: Any, targets: Any, reduction: str = "mean") -> Tensor:
+def binary_cross_entropy(logits: Any, targets: Any, reduction: str = "mean", mask: Any = None) -> Tensor:
     """−t log σ(x) − (1 − t) log(1 − σ(x)) of logits x and targets t, computed as log(1 + eˣ) − x t.
 
     Args:
         logits: any shape, before the sigmoid; targets: of the same shape, from 0 to 1.
         reduction: "mean", "sum", or "none" for one loss each.
+        mask: bool, of the same shape; where it is False, the loss is 0 whatever stands there, and so is its gradient.
 
-    Raises: ShapeError if the shapes differ.
+    Raises: ShapeError if the shapes differ; DTypeError for a mask that is not boolean.
     """
     x, t = _as_tensor(logits), _as_tensor(targets)
     _same_shape("binary_cross_entropy", "logits", x, "targets", t)
+    counted = _mask("binary_cross_entropy", mask, x.shape)
+    if counted is not None:
+        x, t = where(counted, x, 0), where(counted, t, 0)
     softplus = logsumexp(stack([x, x * 0]), axis=0)
-    return _reduced("binary_cross_entropy", softplus - x * t, reduction)
+    return _reduced("binary_cross_entropy", softplus - x * t, reduction, counted)
 
 
-def mse_loss(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
+def mse_loss(prediction: Any, target: Any, reduction: str = "mean", mask: Any = None) -> Tensor:
     """(prediction − target)², averaged ("mean"), summed ("sum") or one each ("none").
 
-    Raises: ShapeError if the shapes differ: they are not broadcast, which here is nearly always a mistake.
+    Args: mask, bool, of the same shape; where it is False, the loss is 0 whatever stands there, and so is its gradient.
+    Raises: ShapeError if the shapes differ: they are not broadcast, which here is nearly always a mistake; DTypeError
+        for a mask that is not boolean.
     """
     prediction, target = _as_tensor(prediction), _as_tensor(target)
     _same_shape("mse_loss", "prediction", prediction, "target", target)
+    counted = _mask("mse_loss", mask, prediction.shape)
+    if counted is not None:
+        prediction, target = where(counted, prediction, 0), where(counted, target, 0)
     error = prediction - target
-    return _reduced("mse_loss", error * error, reduction)
+    return _reduced("mse_loss", error * error, reduction, counted)
 
 
 def _same_shape(name: str, a: str, x: Tensor, b: str, y: Tensor) -> None:
@@ -441,7 +451,24 @@ def _same_shape(name: str, a: str, x: Tensor, b: str, y: Tensor) -> None:
         raise ShapeError(f"{name}: {a} has shape {x.shape} and {b} {y.shape}; expected the same: reshape one of them")
 
 
-def _reduced(name: str, losses: Tensor, reduction: str) -> Tensor:
+def _mask(name: str, mask: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """Return a mask as a tensor, having seen that it is boolean and has the shape of the losses."""
+    if mask is None:
+        return None
+    mask = _as_tensor(mask)
+    if mask.dtype != DType.bool:
+        raise DTypeError(f"{name}: the mask is {mask.dtype}; expected bool, True for what counts: mask > 0")
+    if mask.shape != shape:
+        raise ShapeError(f"{name}: the mask has shape {mask.shape}; expected {shape}, one entry for each loss")
+    return mask
+
+
+def _reduced(name: str, losses: Tensor, reduction: str, counted: Tensor | None = None) -> Tensor:
+    """Average the losses that count (0 if none does), add them up, or leave one each."""
+    if counted is not None:
+        losses = where(counted, losses, 0.0)
+        if reduction == "mean":
+            return losses.sum() / maximum(counted.sum(), 1).astype(losses.dtype)
     if reduction == "mean":
         return losses.mean()
     if reduction == "sum":

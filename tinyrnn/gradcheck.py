@@ -109,7 +109,7 @@ class _Check:
     def culprit(self, f: Function, xs: list[Tensor], order: int = 1) -> str:
         """Check each operation that f uses on its own, and name the first whose rule is wrong; empty if none is."""
         calls: list[tuple[Primitive, tuple[Any, ...], dict[str, Any]]] = []
-        with changed_mode(listener=lambda op, operands, params: calls.append((op, operands, params))):
+        with changed_mode(listener=lambda op, operands, params, result: calls.append((op, operands, params))):
             f(*xs)
         for op, operands, params in calls:
             if op.vjp is None:

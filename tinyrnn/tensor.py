@@ -519,8 +519,6 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     backend, operands = _together(op.name, operands)
     if op.dtype is not None:
         operands = _promoted(op.dtype, operands)
-    if mode.listener is not None:
-        mode.listener(op, operands, params)
     try:
         computed = op.forward(backend, *[x.array if isinstance(x, Tensor) else x for x in operands], **params)
     except Exception as error:
@@ -531,8 +529,12 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     node = _recorded(op, operands, params, arrays, home, mode.scope) if mode.grad and op.vjp else None
     if several:
         made = [node if node and node.outputs[i].dtype.is_floating else None for i in range(len(arrays))]
-        return tuple([_tensor(array, home, made[i], i) for i, array in enumerate(arrays)])
-    return _tensor(computed, home, node)
+        result: Any = tuple([_tensor(array, home, made[i], i) for i, array in enumerate(arrays)])
+    else:
+        result = _tensor(computed, home, node)
+    if mode.listener is not None:
+        mode.listener(op, operands, params, result)
+    return result
 
 
 def _recorded(

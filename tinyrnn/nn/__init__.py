@@ -11,6 +11,7 @@ class Tagger(nn.Module):
 """
 
 from tinyrnn.nn import init
+from tinyrnn.nn.attention import Attention, Memory
 from tinyrnn.nn.cells import Cell, GRUCell, GRUState, LSTMCell, LSTMState, RNNCell, RNNState
 from tinyrnn.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyrnn.nn.module import Module, ModuleList, Parameter, Sequential
@@ -20,6 +21,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Attention",
     "Cell",
     "Dropout",
     "Embedding",
@@ -29,6 +31,7 @@ __all__ = [
     "LSTMState",
     "LayerNorm",
     "Linear",
+    "Memory",
     "Module",
     "ModuleList",
     "Parameter",

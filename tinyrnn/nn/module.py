@@ -227,20 +227,25 @@ def check_sizes(layer: Module, **sizes: int) -> tuple[int, ...]:
     return tuple(sizes.values())
 
 
-def check_input(layer: Module, x: Any, axes: tuple[str, ...], last: int, option: str) -> None:
+def check_input(layer: Module, x: Any, axes: tuple[str, ...], last: int, option: str, what: str = "x") -> None:
     """See that x is a floating tensor with the given axes, the last of length `last`.
 
-    Args: axes, their names, the first "…" for any number; option, the name of the argument that `last` came from.
+    Args: axes, their names, the first "…" for any number; option, the name of the argument that `last` came from; what,
+        the name of x.
     Raises: ShapeError or DTypeError with the layer's name, what was given and what was expected.
     """
     name = type(layer).__name__
     wanted = f"({', '.join((*axes[:-1], f'{axes[-1]}={last}'))})"
     if not isinstance(x, Tensor):
-        raise DTypeError(f"{name}: x is {type(x).__name__}; expected a tensor {wanted}: tr.tensor(x) makes one")
+        raise DTypeError(
+            f"{name}: {what} is {type(x).__name__}; expected a tensor {wanted}: tr.tensor({what}) makes one"
+        )
     if not x.dtype.is_floating:
-        raise DTypeError(f"{name}: x is {x.dtype}; expected floating numbers {wanted}: x.astype(tr.float32)")
+        raise DTypeError(f"{name}: {what} is {x.dtype}; expected floating numbers {wanted}: {what}.astype(tr.float32)")
     if x.ndim != len(axes) if axes[0] != "…" else x.ndim == 0:
-        raise ShapeError(f"{name}: x is {x.shape}; expected {wanted}")
+        raise ShapeError(f"{name}: {what} is {x.shape}; expected {wanted}")
     if x.shape[-1] != last:
         lengths = f" = ({', '.join(f'{a}={n}' for a, n in zip(axes, x.shape, strict=True))})" if axes[0] != "…" else ""
-        raise ShapeError(f"{name}: x is {x.shape}{lengths} but {option} is {last}; the last axis of x must be {last}")
+        raise ShapeError(
+            f"{name}: {what} is {x.shape}{lengths} but {option} is {last}; the last axis of {what} must be {last}"
+        )

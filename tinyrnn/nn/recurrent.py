@@ -36,22 +36,26 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
     Raises: ShapeError, DTypeError or IndexRangeError for lengths that do not fit.
     """
     T, B = z.shape[:2]
-    running = None if lengths is None else _running(lengths, T, B, z)
+    mask = None if lengths is None else F.expand_dims(running(lengths, z), -1)  # (T, B, 1)
     run = cell.begin(B)
     out: list[Any] = [None] * T
     for t in steps(reversed(range(T)) if reverse else T):
         new = run.advance(z[t], state)
-        if running is None:
+        if mask is None:
             state, out[t] = new, new[0]
         else:
-            state = type(new)(*(F.where(running[t], now, old) for now, old in zip(new, state, strict=True)))
-            out[t] = F.where(running[t], new[0], 0.0)
+            state = type(new)(*(F.where(mask[t], now, old) for now, old in zip(new, state, strict=True)))
+            out[t] = F.where(mask[t], new[0], 0.0)
     return F.stack(out), state
 
 
-def _running(lengths: Any, T: int, B: int, z: Tensor) -> Tensor:
-    """Return a mask (T, B, 1): whether a sequence has not ended at t."""
-    with backends.use_backend(z.backend):
+def running(lengths: Any, x: Tensor) -> Tensor:
+    """Return a mask (T, B) for x (T, B, …): whether a sequence has not ended at t.
+
+    Raises: ShapeError, DTypeError or IndexRangeError for lengths that are not (B,) integers from 0 to T.
+    """
+    T, B = x.shape[:2]
+    with backends.use_backend(x.backend):
         lengths = lengths if isinstance(lengths, Tensor) else tensor(lengths)
         if lengths.dtype.is_floating or lengths.dtype == "bool":
             raise DTypeError(f"lengths are {lengths.dtype}; expected integers, one for each of the B={B} sequences")
@@ -61,7 +65,7 @@ def _running(lengths: Any, T: int, B: int, z: Tensor) -> Tensor:
             )
         if B and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
             raise IndexRangeError(f"lengths are {lengths.tolist()}; expected integers from 0 to T={T}")
-        return F.arange(T).reshape(T, 1, 1) < lengths.reshape(1, B, 1)
+        return F.expand_dims(F.arange(T), 1) < lengths
 
 
 class Recurrent(Module):
