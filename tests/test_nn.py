@@ -130,7 +130,7 @@ def test_repr_shows_shapes_sizes_and_counts():
         "    W (V=1000, E=8)",
         "  1: LSTM(I=8 -> H=16, L=1): 1,600 parameters",
         "    cells: ModuleList: 1,600 parameters",
-        "      0: LSTMCell(I=8 -> H=16, gates i f g o; W_h orthogonal; forget bias 1): 1,600 parameters",
+        "      0: LSTMCell(I=8 -> H=16, gates i f g o; W_x Xavier, W_h orthogonal; forget bias 1): 1,600 parameters",
         "        W_x (I=8, 4H=64), W_h (H=16, 4H=64), b (4H=64)",
         "  2: Linear(I=16 -> O=3): 48 parameters",
         "    W (I=16, O=3)",
@@ -452,7 +452,7 @@ def test_a_cell_of_ones_own_in_two_layers(backend):
     expected, (final,) = loop(step, p, x.numpy(), [np.zeros((2, B, H))])
     close(out, expected)
     close(state.h, final)
-    assert "MinimalGRUCell(I=3 -> H=5, gates f n; W_h orthogonal)" in repr(layer)
+    assert "MinimalGRUCell(I=3 -> H=5, gates f n; W_x Xavier, W_h orthogonal)" in repr(layer)
     assert "W_x (I=3, 2H=10), W_h (H=5, 2H=10), b (2H=10)" in repr(layer)
     assert tr.gradcheck(lambda *_: layer(x)[0], layer.parameters(), order=1)
 

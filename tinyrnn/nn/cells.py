@@ -76,6 +76,7 @@ class Cell(Module):
 
     gates: ClassVar[tuple[str, ...]] = ()
     State: ClassVar[Any] = RNNState
+    first_values = "W_x Xavier, W_h orthogonal"
     h_mask: Tensor | None = None  # set by `begin`, for one sequence
 
     def __init__(
@@ -180,7 +181,7 @@ class Cell(Module):
         options = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name)]
         options += ["layer_norm"] if self.norm_x else []
         return "; ".join(
-            [f"I={self.input_size} -> H={self.hidden_size}, gates {' '.join(self.gates)}", "W_h orthogonal", *options]
+            [f"I={self.input_size} -> H={self.hidden_size}, gates {' '.join(self.gates)}", self.first_values, *options]
         )
 
 
@@ -203,6 +204,7 @@ class RNNCell(Cell):
         self.nonlinearity = nonlinearity
         if nonlinearity == "relu":
             self.W_x.assign(init.he_uniform(input_size, hidden_size, dtype=self.W_x.dtype))
+            self.first_values = "W_x He, W_h orthogonal"
 
     def step(self, z: Tensor, state: Any) -> RNNState:
         """Return f(z + h W_h)."""
