@@ -107,13 +107,13 @@ def test_what_stands_in_the_padding_does_not_matter(backend):
 
 
 @pytest.mark.parametrize(("lengths", "error", "told"), [
-    ([3, 6, 1], tr.errors.ShapeError, r"lengths have shape \(3,\); expected \(4,\), one for each of the B=4"),
-    ([[3, 6, 1, 4]], tr.errors.ShapeError, r"lengths have shape \(1, 4\); expected \(4,\)"),
-    (5, tr.errors.ShapeError, r"lengths have shape \(\)"),
-    ([3, 6, -1, 4], tr.errors.IndexRangeError, r"lengths are \[3, 6, -1, 4\]; expected integers from 0 to T=6"),
-    ([3, 7, 1, 4], tr.errors.IndexRangeError, "expected integers from 0 to T=6"),
-    ([3.0, 6.0, 1.0, 4.0], tr.errors.DTypeError, "lengths are float32; expected integers"),
-    ([True, True, False, True], tr.errors.DTypeError, "lengths are bool"),
+    ([3, 6, 1], tr.errors.ShapeError, r"^LSTM: lengths have shape \(3,\); expected \(4,\), integers from 0 to T=6"),
+    ([[3, 6, 1, 4]], tr.errors.ShapeError, r"^LSTM: lengths have shape \(1, 4\); expected \(4,\)"),
+    (5, tr.errors.ShapeError, r"^LSTM: lengths have shape \(\)"),
+    ([3, 6, -1, 4], tr.errors.IndexRangeError, r"^LSTM: lengths are \[3, 6, -1, 4\]; expected integers from 0 to T=6"),
+    ([3, 7, 1, 4], tr.errors.IndexRangeError, "expected integers from 0 to T=6, one for each of the B=4 sequences"),
+    ([3.0, 6.0, 1.0, 4.0], tr.errors.DTypeError, "^LSTM: lengths are float32; expected integers"),
+    ([True, True, False, True], tr.errors.DTypeError, "^LSTM: lengths are bool"),
 ])  # fmt: skip
 def test_lengths_that_do_not_fit(lengths, error, told):
     with pytest.raises(error, match=told):

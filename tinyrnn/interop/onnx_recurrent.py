@@ -89,7 +89,7 @@ def _scan(trace: Trace, run: Unrolled) -> Any:
     z, cell = run.cell.project(run.x), run.cell.begin(run.x.shape[1])
     sequences = [z]
     if run.lengths is not None:
-        sequences.append(F.expand_dims(running(run.lengths, z), -1))
+        sequences.append(F.expand_dims(running(type(cell).__name__, run.lengths, z), -1))
     with changed_mode(listener=None):
         state = type(run.state)(*map(_copy, run.state))
         z_t, *masks = [_copy(sequence[0]) for sequence in sequences]

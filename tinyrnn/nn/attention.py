@@ -144,7 +144,7 @@ class Attention(Module):
             raise ShapeError(f"Attention: values are {given}; expected a tensor (Tk={Tk}, B={B}, V), one for each key")
         looking = None if mask is None else _checked_mask(mask, keys)
         if lengths is not None:
-            within = running(lengths, keys)
+            within = running("Attention", lengths, keys)
             looking = within if looking is None else looking & within
         return Memory(keys @ self.W_k if self.score == "additive" else keys, values, looking)
 

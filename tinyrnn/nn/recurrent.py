@@ -36,7 +36,7 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
     Raises: ShapeError, DTypeError or IndexRangeError for lengths that do not fit.
     """
     T, B = z.shape[:2]
-    mask = None if lengths is None else F.expand_dims(running(lengths, z), -1)  # (T, B, 1)
+    mask = None if lengths is None else F.expand_dims(running(type(cell).__name__, lengths, z), -1)  # (T, B, 1)
     run = cell.begin(B)
     out: list[Any] = [None] * T
     for t in steps(reversed(range(T)) if reverse else T):
@@ -49,23 +49,29 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
     return F.stack(out), state
 
 
-def running(lengths: Any, x: Tensor) -> Tensor:
-    """Return a mask (T, B) for x (T, B, …): whether a sequence has not ended at t.
+def running(name: str, lengths: Any, x: Tensor) -> Tensor:
+    """Return a mask (T, B) for x (T, B, …): whether a sequence has not ended at t."""
+    lengths = check_lengths(name, lengths, x)
+    with backends.use_backend(x.backend):
+        return F.expand_dims(F.arange(len(x)), 1) < lengths
 
-    Raises: ShapeError, DTypeError or IndexRangeError for lengths that are not (B,) integers from 0 to T.
+
+def check_lengths(name: str, lengths: Any, x: Tensor) -> Tensor:
+    """Return lengths as a tensor, having seen that they are (B,) integers from 0 to T, for x (T, B, …).
+
+    Raises: ShapeError, DTypeError or IndexRangeError in the name of `name`.
     """
     T, B = x.shape[:2]
     with backends.use_backend(x.backend):
         lengths = lengths if isinstance(lengths, Tensor) else tensor(lengths)
-        if lengths.dtype.is_floating or lengths.dtype == "bool":
-            raise DTypeError(f"lengths are {lengths.dtype}; expected integers, one for each of the B={B} sequences")
-        if lengths.shape != (B,):
-            raise ShapeError(
-                f"lengths have shape {lengths.shape}; expected ({B},), one for each of the B={B} sequences"
-            )
-        if B and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
-            raise IndexRangeError(f"lengths are {lengths.tolist()}; expected integers from 0 to T={T}")
-        return F.expand_dims(F.arange(T), 1) < lengths
+    expected = f"integers from 0 to T={T}, one for each of the B={B} sequences"
+    if lengths.dtype.is_floating or lengths.dtype == "bool":
+        raise DTypeError(f"{name}: lengths are {lengths.dtype}; expected {expected}")
+    if lengths.shape != (B,):
+        raise ShapeError(f"{name}: lengths have shape {lengths.shape}; expected ({B},), {expected}")
+    if B and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
+        raise IndexRangeError(f"{name}: lengths are {lengths.tolist()}; expected {expected}")
+    return lengths
 
 
 class Recurrent(Module):
@@ -121,6 +127,8 @@ class Recurrent(Module):
         check_input(self, x, ("T", "B", "I"), self.input_size, "input_size")
         if len(x) == 0:
             raise ShapeError(f"{type(self).__name__}: x is {x.shape}; expected at least one time step")
+        if lengths is not None:
+            lengths = check_lengths(type(self).__name__, lengths, x)
         before, after = self._cell_states(x.shape[1], state), []
         for layer in range(self.num_layers):
             if layer > 0:
