@@ -339,7 +339,7 @@ def pad(x: Any, width: Any, value: float = 0.0) -> Tensor:
     """
     x = _as_tensor(x)
     pairs = _pairs(width, x.ndim)
-    if pairs is None or any(n < 0 for pair in pairs for n in pair):
+    if not pairs or any(n < 0 for pair in pairs for n in pair):
         raise ShapeError(
             f"pad: width {width!r} for a tensor of {x.ndim} axes; expected a number of 0 or more, (before, after), "
             "or such a pair for each axis"

@@ -154,7 +154,8 @@ class Module:
 
     def _lines(self) -> list[str]:
         own = [(name, p) for name, p in vars(self).items() if isinstance(p, Parameter)]
-        count = f"{sum(p.size for p in self.parameters()):,} parameters"
+        n = sum(p.size for p in self.parameters())
+        count = f"{n:,} parameter{'' if n == 1 else 's'}"
         about = self.describe()
         lines = [f"{type(self).__name__}{f'({about})' if about else ''}: {count}"]
         if own:
