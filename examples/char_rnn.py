@@ -330,20 +330,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     learn = commands.add_parser("train", help="learn a text")
-    learn.add_argument("--text", metavar="PATH|numpy-docs|shakespeare", help=default("text"))
-    learn.add_argument("--cell", choices=["rnn", "lstm", "gru"], help=default("cell"))
+    learn.add_argument("--text", metavar="PATH|numpy-docs|shakespeare", help=f"what to learn {default('text')}")
+    learn.add_argument("--cell", choices=["rnn", "lstm", "gru"], help=f"kind of layer {default('cell')}")
     learn.add_argument("--hidden", type=number(int, 1), help=f"width of each layer {default('hidden')}")
-    learn.add_argument("--layers", type=number(int, 1), help=default("layers"))
+    learn.add_argument("--layers", type=number(int, 1), help=f"layers on top of each other {default('layers')}")
     learn.add_argument("--batch", type=number(int, 1), help=f"streams read side by side {default('batch')}")
     learn.add_argument("--time", type=number(int, 1), help=f"characters in a window {default('time')}")
     learn.add_argument("--lr", type=number(float, 0), help=f"Adam's learning rate {default('lr')}")
-    learn.add_argument("--dropout", type=number(float, 0, 0.99), help=default("dropout"))
-    learn.add_argument("--seed", type=number(int, 0), help=default("seed"))
+    learn.add_argument(
+        "--dropout", type=number(float, 0, 0.99), help=f"between layers and at the end {default('dropout')}"
+    )
+    learn.add_argument("--seed", type=number(int, 0), help=f"of all that is random {default('seed')}")
     learn.add_argument("--steps", type=number(int, 1), help="stop after so many steps in all")
     learn.add_argument(
         "--seconds", type=number(float, 0), help="stop after so many seconds (default: 60 without --steps)"
     )
-    learn.add_argument("--save-every", type=number(int, 1), metavar="STEPS", help="(default: about every 10 s)")
+    learn.add_argument(
+        "--save-every",
+        type=number(int, 1),
+        metavar="STEPS",
+        help="steps between checkpoints (default: about every 10 s)",
+    )
     learn.add_argument("--out", type=Path, default=Path("runs/char_rnn"), help="folder (default: runs/char_rnn)")
     learn.add_argument("--resume", action="store_true", help="go on with the run in --out")
     write = commands.add_parser("sample", help="write text")
@@ -359,7 +366,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     write.add_argument(
         "--top-p", type=number(float, 1e-9, 1), metavar="P", help="draw from the likeliest that sum to P"
     )
-    write.add_argument("--seed", type=number(int, 0), help="(default: another text every time)")
+    write.add_argument("--seed", type=number(int, 0), help="repeats a text (default: another one every time)")
     for command in (learn, write):
         command.add_argument("--backend", help="numpy or cupy (default: $TINYRNN_BACKEND, or numpy)")
     if not arguments or arguments[0] not in ("train", "sample", "-h", "--help"):
