@@ -342,9 +342,8 @@ def walk(
 
     Raises: GraphError for a graph that was freed, or whose operands were changed in place.
     """
-    listener = _mode.get().back_listener
     useful = None if wanted is None else _leading_to(wanted, roots)
-    arriving: dict[Node, dict[int, list[Any]]] = {}
+    arriving: dict[Node, Arrived] = {}
     queue: list[tuple[int, Node]] = []
     found: dict[Edge, Any] = {}
 
@@ -358,38 +357,55 @@ def walk(
     for edge, gy in roots.items():
         arrive(edge, gy)
     while queue:
-        _, node = heapq.heappop(queue)
+        _, node = heapq.heappop(queue)  # the youngest: all that will flow into it has arrived
         ops = ops_on(node.outputs[0].backend)
-        contributions = arriving.pop(node)
-        gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in contributions.items()}
-        if listener is not None:
-            for i, parts in contributions.items():
-                listener(node, parts, gys[i], None)
-        for i, hooks in (node.hooks or {}).items():
-            for hook in tuple(hooks) if i in gys else ():
-                gys[i] = hook(gys[i])
+        arrived = arriving.pop(node)
+        gys = _complete(ops, node, arrived)
         for i, gy in gys.items():
             if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
-                found[node, i] = ops.own(gy) if gy is contributions[i][0] or node.hooks else gy
-        if node.op is None:
-            continue
-        needs = tuple(p is not None and (useful is None or p[0] in useful) for p in node.parents)
-        if not any(needs) and node.operands is not None:
-            continue
-        full = [gys[i] if i in gys else ops.zeros(meta) for i, meta in enumerate(node.outputs)]
-        received = node.pull_back(ops, full, needs)
-        for parent, contribution, need in zip(node.parents, received, needs, strict=True):
-            if need and contribution is not None:
-                assert parent is not None
-                meta = parent[0].outputs[parent[1]]
-                there = ops if meta.backend is node.outputs[0].backend else ops_on(meta.backend)  # behind a `to`
-                fitted = _fitted(there, contribution, meta, node)
-                if listener is not None:
-                    listener(node, full, fitted, parent)
-                arrive(parent, fitted)
-        if free:
+                found[node, i] = ops.own(gy) if gy is arrived[i][0] or node.hooks else gy
+        needs = tuple([parent is not None and (useful is None or parent[0] in useful) for parent in node.parents])
+        if any(needs) or node.operands is None:  # a freed node explains itself
+            for edge, contribution in _sent_on(ops_on, node, gys, needs):
+                arrive(edge, contribution)
+        if free and node.op is not None:
             node.free()
     return found
+
+
+Arrived = dict[int, list[Any]]
+"""What has flowed into a node so far, by output index."""
+
+
+def _complete(ops: Any, node: Node, arrived: Arrived) -> dict[int, Any]:
+    """Return the gradient of each output that has one, added up, and as the hooks would have it."""
+    gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in arrived.items()}
+    listener = _mode.get().back_listener
+    if listener is not None:
+        for i, parts in arrived.items():
+            listener(node, parts, gys[i], None)
+    for i, hooks in (node.hooks or {}).items():
+        for hook in tuple(hooks) if i in gys else ():
+            gys[i] = hook(gys[i])
+    return gys
+
+
+def _sent_on(
+    ops_on: Callable[[Backend], Any], node: Node, gys: dict[int, Any], needs: tuple[bool, ...]
+) -> Iterator[tuple[Edge, Any]]:
+    """Yield what each operand in need receives, and where it goes."""
+    ops = ops_on(node.outputs[0].backend)
+    listener = _mode.get().back_listener
+    full = [gys[i] if i in gys else ops.zeros(meta) for i, meta in enumerate(node.outputs)]
+    for parent, contribution, need in zip(node.parents, node.pull_back(ops, full, needs), needs, strict=True):
+        if need and contribution is not None:
+            assert parent is not None
+            meta = parent[0].outputs[parent[1]]
+            there = ops if meta.backend is node.outputs[0].backend else ops_on(meta.backend)  # behind a `to`
+            fitted = _fitted(there, contribution, meta, node)
+            if listener is not None:
+                listener(node, full, fitted, parent)
+            yield parent, fitted
 
 
 def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
