@@ -316,7 +316,7 @@ class ArrayOps:
 
     def own(self, g: Any) -> Any:
         """Return a gradient that shares no memory with any other."""
-        return g * 1
+        return self.backend.copy(g)
 
     def dtype(self, g: Any) -> DType:
         """Return the element type of a gradient."""

@@ -131,7 +131,7 @@ class Backend(Protocol):
         """Put `value` around `array`, (before, after) for each axis."""
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Draw from [0, 1) with a stream that `generator` seeds."""
+        """Draw from [0, 1): the same numbers on every backend, and `generator` alone says which."""
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked for."""

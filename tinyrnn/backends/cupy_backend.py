@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from tinyrnn.backends.base import Array, Backend, DType, is_basic
@@ -49,7 +48,6 @@ class CuPyBackend(Backend):
         self.device = int(device or 0)
         self.name = f"cupy:{self.device}" if self.device else "cupy"
         self.dtypes = {self.cupy.dtype(name.value): name for name in DType}
-        self.streams: weakref.WeakKeyDictionary[Generator, Any] = weakref.WeakKeyDictionary()
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.cupy, name)
@@ -97,10 +95,7 @@ class CuPyBackend(Backend):
         return self.cupy.pad(array, widths, constant_values=value)
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
-        if generator not in self.streams:  # one draw on the host seeds a stream that lives on the device
-            seed = int(generator.host.integers(2**63))
-            self.streams[generator] = self.cupy.random.Generator(self.cupy.random.XORWOW(seed))
-        return self.streams[generator].random(shape, dtype=dtype.value)
+        return self.asarray(generator.uniform(shape, dtype))
 
     def synchronize(self) -> None:
         self.cupy.cuda.Device(self.device).synchronize()
