@@ -1,13 +1,15 @@
 """How the time of a training step grows with T: it must be linear, since BPTT visits each step once.
 
-python benchmarks/growth.py [--cell lstm] [--hidden 128] [--batch 50] [--repeat 5]
+python benchmarks/growth.py [--cell lstm] [--hidden 128] [--batch 50] [--repeat 5] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
+from pathlib import Path
 
 import tinyrnn as tr
 from tinyrnn import nn
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the seconds of each run")
     options = parser.parse_args()
     kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[options.cell]
     layer = kind(options.hidden, options.hidden)
@@ -39,6 +42,8 @@ def main() -> None:
     for _ in range(options.repeat):  # in turn, so that a slow moment of the machine meets all lengths
         for T in LENGTHS:
             times[T].append(seconds_of_a_step(layer, T, options.batch))
+    if options.json:
+        options.json.write_text(json.dumps(times), encoding="utf-8")
     print(f"{options.cell}, H={options.hidden}, B={options.batch}, forward and backward, {options.repeat} runs\n")
     print("| T | median ms | min | max | µs per time step |\n|---|---|---|---|---|")
     medians = {T: statistics.median(runs) for T, runs in times.items()}

@@ -44,6 +44,9 @@ class StrictBackend(Backend):
     def copy(self, array: Array) -> Array:
         return strict.asarray(array, copy=True)
 
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        return self.full(shape, 0, dtype)
+
     def dtype(self, array: Array) -> DType:
         return DType.of(array.dtype)
 

@@ -12,10 +12,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tinyrnn"
 ENGINE = [  # floors 0 to 4
-    ["errors", "backends.base", "backends.numpy_backend", "backends.cupy_backend", "backends"],
+    [
+        "errors",
+        "backends.base",
+        "backends.kernel",
+        "backends.kernel_numpy",
+        "backends.kernel_numba",
+        "backends.kernel_cuda",
+        "backends.numpy_backend",
+        "backends.cupy_backend",
+        "backends",
+    ],
     ["primitives", "autograd"],
     ["tensor"],
-    ["functions", "gradcheck", "anomaly"],
+    ["symbols", "fuse", "functions", "gradcheck", "anomaly", "profile"],
     [
         "nn.init",
         "nn.module",
@@ -41,6 +51,7 @@ FLOORS = [
         "data.__main__",
         "checkpoint",
         "generate",
+        "config",
         "interop.gates",
         "interop.pytorch",
         "interop.onnx_layers",
@@ -52,7 +63,12 @@ FLOORS = [
     ],
 ]
 ORDER = ["tinyrnn." + name for floor in FLOORS for name in floor]
-MAY_IMPORT = {"tinyrnn.backends.numpy_backend": {"numpy"}, "tinyrnn.backends.cupy_backend": {"cupy"}}
+MAY_IMPORT = {
+    "tinyrnn.backends.numpy_backend": {"numpy"},
+    "tinyrnn.backends.kernel_numpy": {"numpy"},
+    "tinyrnn.backends.kernel_numba": {"platformdirs"},
+    "tinyrnn.backends.cupy_backend": {"cupy"},
+}
 
 
 def _file(module: str) -> Path:
@@ -104,7 +120,7 @@ def test_the_engine_imports_the_standard_library_alone_and_each_backend_its_own(
 
 
 def test_importing_tinyrnn_imports_nothing_heavy() -> None:
-    heavy = "cupy graphviz matplotlib numba onnx onnxruntime platformdirs safetensors torch tqdm"
+    heavy = "cupy graphviz matplotlib numba onnx onnxruntime platformdirs safetensors threadpoolctl torch tqdm"
     code = f"import sys, tinyrnn; print(*set({heavy.split()}) & set(sys.modules), 'numpy' in sys.modules)"
     command = [sys.executable, "-c", code]
     run = subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, check=True)

@@ -11,6 +11,7 @@ from tinyrnn import errors, nn, optim
 from tinyrnn.anomaly import detect_anomaly
 from tinyrnn.autograd import enable_grad, is_grad_enabled, no_grad, steps
 from tinyrnn.backends import DType, Generator, use_backend
+from tinyrnn.config import get_num_threads, set_num_threads, show_config
 from tinyrnn.functions import (
     abs,
     arange,
@@ -55,13 +56,16 @@ from tinyrnn.functions import (
     tanh,
     transpose,
     uniform,
+    unstack,
     var,
     where,
     zeros,
 )
+from tinyrnn.fuse import fused, fusion
 from tinyrnn.gradcheck import gradcheck
 from tinyrnn.nn import Parameter
 from tinyrnn.primitives import Outer, Primitive, Slice, primitive
+from tinyrnn.profile import profile
 from tinyrnn.tensor import Tensor, apply, detach, grad, matmul, tensor
 
 __version__ = "0.1.0"
@@ -100,7 +104,10 @@ __all__ = [
     "float32",
     "float64",
     "full",
+    "fused",
+    "fusion",
     "gelu",
+    "get_num_threads",
     "grad",
     "gradcheck",
     "int8",
@@ -128,9 +135,12 @@ __all__ = [
     "optim",
     "pad",
     "primitive",
+    "profile",
     "randn",
     "relu",
     "reshape",
+    "set_num_threads",
+    "show_config",
     "sigmoid",
     "softmax",
     "split",
@@ -148,6 +158,7 @@ __all__ = [
     "uint32",
     "uint64",
     "uniform",
+    "unstack",
     "use_backend",
     "var",
     "where",

@@ -8,10 +8,10 @@ from typing import Any
 
 from tinyrnn import backends
 from tinyrnn import primitives as p
-from tinyrnn.autograd import Edge, Node, Scope, changed_mode, combine, current_mode, told
+from tinyrnn.autograd import ArrayOps, Edge, Node, Scope, changed_mode, combine, current_mode, told
 from tinyrnn.errors import NonFiniteError
 from tinyrnn.primitives import Outer, Primitive, Slice
-from tinyrnn.tensor import Tensor, array_ops
+from tinyrnn.tensor import Tensor
 
 
 def detect_anomaly() -> changed_mode:
@@ -79,7 +79,7 @@ def _dense(part: Any, node: Node) -> Any:
     if isinstance(part, Outer):  # multiplied at the end of the walk, but looked at where it was made
         a, gradient = (getattr(x, "array", x) for x in _factors(part))
         meta = node.outputs[0]
-        return combine(array_ops(meta.backend), [Outer(a, gradient)], meta)
+        return combine(ArrayOps(meta.backend), [Outer(a, gradient)], meta)
     return _factors(part)[0]
 
 

@@ -54,15 +54,20 @@ class Mode(NamedTuple):
     """What holds for the operations of this thread or task: is a graph recorded, where are we, who listens.
 
     Fields:
+        fused: whether fused functions run as kernels.
         listener: called after each operation with (op, operands, params, result).
         back_listener: called as gradients flow back, with (node, gys, what flows on, the edge it flows to) for each
             operand and (node, parts, their sum, None) where what flowed in has been added up.
+        timer: runs each computation, and returns its result: (direction, op, scope, computation) with "forward",
+            "backward" for a rule, or "sum" for adding up what flowed into one tensor (op is then the node's).
     """
 
     grad: bool = True
     scope: Scope | None = None
+    fused: bool = True
     listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any], Any], None] | None = None
     back_listener: Callable[[Node, list[Any], Any, Edge | None], None] | None = None
+    timer: Callable[[str, Primitive | None, Scope | None, Callable[[], Any]], Any] | None = None
 
 
 _mode: ContextVar[Mode] = ContextVar("tinyrnn.mode", default=Mode())  # noqa: B039  # a NamedTuple cannot be changed
@@ -172,7 +177,7 @@ class Node:
         parents: for each operand the (node, output index) it came from, None if no gradient goes there.
         operands: each as its rule will read it: a saved Tensor, a Python scalar, or a Meta. None once freed.
         saved: the arrays it returned, where a rule reads them.
-        outputs: a Meta for each tensor it returned. serial: when. scope: where.
+        outputs: a Meta for each tensor it returned; several: as a tuple. serial: when. scope: where.
         version: how often the saved operands had been changed in place.
         grads, hooks: by output index: gradients that `backward` leaves here, and functions that see them pass.
     """
@@ -188,6 +193,7 @@ class Node:
         "saved",
         "scope",
         "serial",
+        "several",
         "version",
     )
 
@@ -200,6 +206,7 @@ class Node:
         saved: tuple[Any, ...] | None = None,
         params: dict[str, Any] | None = None,
         scope: Scope | None = None,
+        several: bool = False,
     ) -> None:
         self.op = op
         self.outputs = outputs
@@ -208,6 +215,7 @@ class Node:
         self.saved = saved
         self.params = params or {}
         self.scope = scope
+        self.several = several
         self.serial = _serial()
         self.version = _version(operands)
         self.hooks: dict[int, list[Callable[[Any], Any]]] | None = None
@@ -221,8 +229,8 @@ class Node:
         """Let go of everything that the backward pass needed."""
         self.operands, self.parents, self.saved = None, (), None
 
-    def pull_back(self, ops: Any, gys: list[Any], needs: tuple[bool, ...]) -> tuple[Any, ...]:
-        """Return what each operand receives when `gys` flow into the outputs."""
+    def pull_back(self, ops: Any, gys: list[Any], needs: tuple[bool, ...], rooms: Rooms) -> tuple[Any, ...]:
+        """Return what each operand receives when `gys` flow into the outputs, None where nothing did."""
         assert self.op is not None
         if self.operands is None:
             raise GraphError(_freed(self))
@@ -232,11 +240,12 @@ class Node:
                 "optimiser step, perhaps) after the forward pass had used it, so its gradient can no longer be "
                 "computed; run the forward pass again"
             )
-        operands = tuple(ops.operand(x) for x in self.operands)
-        results = tuple(ops.result(self, i) for i in range(len(self.outputs)))
-        gy, y = (gys, results) if len(results) > 1 else (gys[0], results[0])
+        timer = _mode.get().timer
         try:
-            return self.op.pull_back(ops, gy, y, operands, needs, self.params)
+            if timer is None:
+                return self.op.pull_back(ops, self, gys, needs, rooms)
+            run = functools.partial(self.op.pull_back, ops, self, gys, needs, rooms)
+            return timer("backward", self.op, self.scope, run)
         except Exception as error:
             explain(error, "the gradient of ", self.op, self.operands, self.scope)
 
@@ -291,6 +300,23 @@ class ArrayOps:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.turned: dict[int, tuple[Any, Any, int]] = {}
+
+    computes = True
+    """Whether values are computed here, by kernels where there are some; not recorded, operation by operation."""
+
+    def transposed(self, x: Any) -> Any:
+        """Return x with its last two axes exchanged; a matrix that is asked for again, laid out like that.
+
+        A weight that was used T times is read T times, transposed, on the way back: in its own order, from then on.
+        """
+        n = len(x.shape)
+        if n > 2:
+            return self.backend.permute_dims(x, (*range(n - 2), n - 1, n - 2))
+        _, y, uses = self.turned.get(id(x), (x, None, 0))
+        y = self.backend.permute_dims(x, (1, 0)) if uses == 0 else self.backend.copy(y) if uses == 1 else y
+        self.turned[id(x)] = x, y, uses + 1
+        return y
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -343,16 +369,22 @@ def walk(
     Raises: GraphError for a graph that was freed, or whose operands were changed in place.
     """
     useful = None if wanted is None else _leading_to(wanted, roots)
+    ops_on = cast("Callable[[Backend], Any]", functools.cache(ops_on))  # one for this walk: it keeps what it lays out
     arriving: dict[Node, Arrived] = {}
+    rooms = Rooms(arriving)
     queue: list[tuple[int, Node]] = []
     found: dict[Edge, Any] = {}
 
     def arrive(edge: Edge, contribution: Any) -> None:
         node, index = edge
-        if node not in arriving:
-            arriving[node] = {}
+        arrived = arriving.get(node)
+        if arrived is None:
+            arriving[node] = {index: [contribution]}
             heapq.heappush(queue, (-node.serial, node))
-        arriving[node].setdefault(index, []).append(contribution)
+        elif index in arrived:
+            arrived[index].append(contribution)
+        else:
+            arrived[index] = [contribution]
 
     for edge, gy in roots.items():
         arrive(edge, gy)
@@ -361,12 +393,12 @@ def walk(
         ops = ops_on(node.outputs[0].backend)
         arrived = arriving.pop(node)
         gys = _complete(ops, node, arrived)
-        for i, gy in gys.items():
+        for i, gy in gys.items() if wanted is not None or node.grads else ():
             if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
                 found[node, i] = ops.own(gy) if gy is arrived[i][0] or node.hooks else gy
         needs = tuple([parent is not None and (useful is None or parent[0] in useful) for parent in node.parents])
-        if any(needs) or node.operands is None:  # a freed node explains itself
-            for edge, contribution in _sent_on(ops_on, node, gys, needs):
+        if True in needs or node.operands is None:  # a freed node explains itself
+            for edge, contribution in _sent_on(ops_on, node, gys, needs, rooms):
                 arrive(edge, contribution)
         if free and node.op is not None:
             node.free()
@@ -379,33 +411,68 @@ Arrived = dict[int, list[Any]]
 
 def _complete(ops: Any, node: Node, arrived: Arrived) -> dict[int, Any]:
     """Return the gradient of each output that has one, added up, and as the hooks would have it."""
-    gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in arrived.items()}
-    listener = _mode.get().back_listener
-    if listener is not None:
+    mode = _mode.get()
+    if mode.timer is None:
+        gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in arrived.items()}
+    else:
+        run = functools.partial(functools.partial, combine, ops)
+        gys = {i: mode.timer("sum", node.op, node.scope, run(parts, node.outputs[i])) for i, parts in arrived.items()}
+    if mode.back_listener is not None:
         for i, parts in arrived.items():
-            listener(node, parts, gys[i], None)
+            mode.back_listener(node, parts, gys[i], None)
     for i, hooks in (node.hooks or {}).items():
         for hook in tuple(hooks) if i in gys else ():
             gys[i] = hook(gys[i])
     return gys
 
 
+class Rooms:
+    """Memory for the gradients of tensors that were unstacked: all T of them side by side, as the whole one needs them.
+
+    A rule that can write where it is told to (a fused kernel) puts ∂L/∂zₜ at its place t at once, and ∂L/∂z is there
+    when the walk comes to it, with nothing to copy.
+    """
+
+    def __init__(self, arriving: dict[Node, Arrived]) -> None:
+        self.arriving = arriving
+        self.rooms: dict[Node, Any] = {}
+        self.taken: set[Edge] = set()
+
+    def landing(self, edge: Edge | None) -> Any:
+        """Return the place for what flows to `edge`; None if it has none, or something else has arrived there."""
+        if edge is None or edge[0].op is not primitives.unstack or edge in self.taken:
+            return None
+        parent, index = edge
+        if index in self.arriving.get(parent, ()) or parent.params.get("axis", 0) != 0 or not parent.operands:
+            return None
+        if parent not in self.rooms:
+            whole = parent.operands[0]
+            self.rooms[parent] = whole.backend.empty(whole.shape, whole.dtype)
+        self.taken.add(edge)
+        return self.rooms[parent][index]
+
+
 def _sent_on(
-    ops_on: Callable[[Backend], Any], node: Node, gys: dict[int, Any], needs: tuple[bool, ...]
-) -> Iterator[tuple[Edge, Any]]:
-    """Yield what each operand in need receives, and where it goes."""
-    ops = ops_on(node.outputs[0].backend)
-    listener = _mode.get().back_listener
-    full = [gys[i] if i in gys else ops.zeros(meta) for i, meta in enumerate(node.outputs)]
-    for parent, contribution, need in zip(node.parents, node.pull_back(ops, full, needs), needs, strict=True):
+    ops_on: Callable[[Backend], Any], node: Node, gys: dict[int, Any], needs: tuple[bool, ...], rooms: Rooms
+) -> list[tuple[Edge, Any]]:
+    """Return what each operand in need receives, and where it goes."""
+    home, listener = node.outputs[0].backend, _mode.get().back_listener
+    ops = ops_on(home)
+    entering = [gys.get(i) for i in range(len(node.outputs))]
+    sent: list[tuple[Edge, Any]] = []
+    for parent, contribution, need in zip(
+        node.parents, node.pull_back(ops, entering, needs, rooms), needs, strict=True
+    ):
         if need and contribution is not None:
             assert parent is not None
             meta = parent[0].outputs[parent[1]]
-            there = ops if meta.backend is node.outputs[0].backend else ops_on(meta.backend)  # behind a `to`
+            there = ops if meta.backend is home else ops_on(meta.backend)  # behind a `to`
             fitted = _fitted(there, contribution, meta, node)
             if listener is not None:
+                full = [ops.zeros(node.outputs[i]) if gy is None else gy for i, gy in enumerate(entering)]
                 listener(node, full, fitted, parent)
-            yield parent, fitted
+            sent.append((parent, fitted))
+    return sent
 
 
 def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
@@ -427,17 +494,21 @@ def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
     return useful
 
 
+_UNFINISHED = (Slice, Outer)
+
+
 def combine(ops: Any, parts: list[Any], meta: Meta) -> Any:
     """Add up what flowed into one tensor. Never writes into an array that a rule returned or a user holds."""
-    if len(parts) == 1 and not isinstance(parts[0], Slice | Outer):
+    if len(parts) == 1 and not isinstance(parts[0], _UNFINISHED):
         return parts[0]
-    dense = [part for part in parts if not isinstance(part, Slice | Outer)]
+    dense = [part for part in parts if not isinstance(part, _UNFINISHED)]
     slices = [part for part in parts if isinstance(part, Slice)]
     outers = [part for part in parts if isinstance(part, Outer)]
     if slices:
         indices = tuple(part.index for part in slices)
         dense.append(ops.scatter(*(part.gradient for part in slices), indices=indices, shape=meta.shape))
     if outers:  # Σₜ aₜᵀ gₜ is one product of all the rows
+        outers.reverse()  # the walk met the last first; in order of time, neighbours in memory are neighbours here
         a = _rows(ops, [part.a for part in outers])
         g = _rows(ops, [part.gradient for part in outers])
         dense.append(ops.matmul(ops.transpose(a, axes=(1, 0)), g))
@@ -451,11 +522,11 @@ def _rows(ops: Any, blocks: list[Any]) -> Any:
 
 def _fitted(ops: Any, g: Any, meta: Meta, node: Node) -> Any:
     """Give a gradient the shape and dtype of its tensor: undo broadcasting and promotion."""
-    if isinstance(g, Slice | Outer):
+    if isinstance(g, _UNFINISHED):
         return g
     if not hasattr(g, "shape"):
         raise DTypeError(f"the gradient of {node!r} is {type(g).__name__}; expected an array, a Slice or an Outer")
-    if tuple(g.shape) != meta.shape:
+    if g.shape != meta.shape and tuple(g.shape) != meta.shape:
         extra = len(g.shape) - len(meta.shape)
         padded = (1,) * extra + meta.shape
         stretched = tuple(i for i, (n, m) in enumerate(zip(g.shape, padded, strict=False)) if m == 1 and n != 1)

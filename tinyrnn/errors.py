@@ -31,6 +31,10 @@ class GraphError(TinyRNNError, RuntimeError):
     """A backward pass that cannot be: freed, changed in place, or never recorded."""
 
 
+class FusionError(TinyRNNError, TypeError):
+    """A function that cannot be fused: it does more than elementwise operations, or looks at values."""
+
+
 class GradientError(TinyRNNError, AssertionError):
     """A gradient that disagrees with its numerical estimate."""
 

@@ -15,6 +15,7 @@ from tinyrnn import backends
 from tinyrnn import primitives as p
 from tinyrnn.backends import DType, Generator
 from tinyrnn.errors import DTypeError, IndexRangeError, ShapeError
+from tinyrnn.fuse import fused
 from tinyrnn.tensor import Axis, Tensor, apply, promoted, tensor
 
 # ---------------------------------------------------------------- new tensors
@@ -166,7 +167,11 @@ def gelu(x: Any) -> Tensor:
 
     Source: Hendrycks & Gimpel 2016, "Gaussian Error Linear Units".
     """
-    x = _as_tensor(x)
+    return _gelu(_as_tensor(x))
+
+
+@fused
+def _gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
 
 
@@ -302,6 +307,18 @@ def _several(name: str, xs: Sequence[Any]) -> list[Any]:
     return parts
 
 
+def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
+    """Return x[0], x[1], … along `axis`: what `stack` would join to x again.
+
+    >>> [row.tolist() for row in unstack(tensor([[1, 2], [3, 4]]))]
+    [[1, 2], [3, 4]]
+    """
+    x = _as_tensor(x)
+    if not -x.ndim <= axis < x.ndim:
+        raise ShapeError(f"unstack: axis {axis} of shape {x.shape}; expected one from {-x.ndim} to {x.ndim - 1}")
+    return apply(p.unstack, x, axis=axis % x.ndim) if x.shape[axis] else ()
+
+
 def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor, ...]:
     """Cut x along `axis` into `sections` equal parts, or at the given positions, as NumPy does.
 
@@ -406,9 +423,18 @@ def cross_entropy(
     if counted is not None:
         logits, targets = where(expand_dims(counted, -1), logits, 0), where(counted, targets, 0)
     check_range("cross_entropy", targets, logits.shape[-1], "targets")
-    right = _one_hot_mask(targets, logits.shape[-1])
-    losses = -where(right, log_softmax(logits), 0.0).sum(-1)
+    total = logsumexp(logits, axis=-1)
+    empty = total == -math.inf  # a row of −∞: an infinite loss, with gradient 0
+    losses = where(empty, 0.0, total) - where(empty, -math.inf, _picked(logits, targets))
     return _reduced("cross_entropy", losses, reduction, counted)
+
+
+def _picked(x: Tensor, index: Tensor) -> Tensor:
+    """Return x[…, index], the one element of the last axis that each index names."""
+    V = x.shape[-1]
+    with backends.use_backend(x.backend):
+        flat = index.reshape(-1) + arange(index.size) * V
+    return x.reshape(-1)[flat].reshape(index.shape)
 
 
 def binary_cross_entropy(logits: Any, targets: Any, reduction: str = "mean", mask: Any = None) -> Tensor:

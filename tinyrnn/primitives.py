@@ -26,7 +26,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 Rule = Callable[..., Any]
 
@@ -59,6 +59,7 @@ class Primitive:
     saves: tuple[str, ...]
     dtype: str | None
     operands: tuple[str, ...] = field(init=False)
+    hidden: ClassVar[int] = 0  # how many results, the last ones, are for its own rules alone
 
     def __post_init__(self) -> None:
         parameters = list(inspect.signature(self.forward).parameters.values())[1:]
@@ -83,18 +84,27 @@ class Primitive:
             return set(" ".join(self.saves).split())
         return set(" ".join(s for s, need in zip(self.saves, needs, strict=True) if need).split())
 
-    def pull_back(self, ops: Any, gy: Any, y: Any, operands: Any, needs: Any, params: Any) -> tuple[Any, ...]:
-        """Apply the rules: ∂L/∂x for each operand that needs one, None for the others."""
+    def pull_back(self, ops: Any, node: Any, gys: list[Any], needs: tuple[bool, ...], rooms: Any) -> tuple[Any, ...]:
+        """Apply the rules to what `node` kept: ∂L/∂x for each operand that needs one, None for the others.
+
+        Args:
+            gys: ∂L/∂y for each result, None where nothing flowed in.
+            rooms: the memory of this walk, for a rule that can write a gradient where it is wanted.
+        """
+        operands = tuple([ops.operand(x) for x in node.operands])
+        results = tuple([ops.result(node, i) for i in range(len(gys))])
+        gys = [ops.zeros(node.outputs[i]) if gy is None else gy for i, gy in enumerate(gys)]
+        gy, y = (gys, results) if node.several else (gys[0], results[0])
         if isinstance(self.vjp, tuple):
             return tuple(
-                rule(ops, gy, y, *operands, **params) if need else None
+                rule(ops, gy, y, *operands, **node.params) if need else None
                 for rule, need in zip(self.vjp, needs, strict=True)
             )
-        results = self.vjp(ops, gy, y, *operands, **params)  # type: ignore[misc]  # never None here
-        if not isinstance(results, tuple) or len(results) != len(operands):
-            given = f"{len(results)} entries" if isinstance(results, tuple) else type(results).__name__
-            raise ValueError(f"the rule returned {given}; expected a tuple with {len(operands)}, one for each operand")
-        return results
+        given = self.vjp(ops, gy, y, *operands, **node.params)  # type: ignore[misc]  # never None here
+        if not isinstance(given, tuple) or len(given) != len(operands):
+            told = f"{len(given)} entries" if isinstance(given, tuple) else type(given).__name__
+            raise ValueError(f"the rule returned {told}; expected a tuple with {len(operands)}, one for each operand")
+        return given
 
 
 registry: dict[str, Primitive] = {}
@@ -402,19 +412,21 @@ logsumexp = primitive("logsumexp", forward=_logsumexp, vjp=(_logsumexp_rule,), s
 # ---------------------------------------------------------------- matrix product
 
 
-def _transposed(ops: Any, x: Any) -> Any:
-    n = len(x.shape)
-    return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
+def _matmul(xp: Any, a: Any, b: Any) -> Any:
+    if len(a.shape) > 2 and len(b.shape) == 2:  # one product of all the rows, not one for each matrix
+        rows = xp.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+        return xp.reshape(xp.matmul(rows, b), (*a.shape[:-1], b.shape[-1]))
+    return xp.matmul(a, b)
 
 
 def _matmul_right(ops: Any, gy: Any, y: Any, a: Any, b: Any) -> Any:
-    return Outer(a, gy) if len(b.shape) == 2 else ops.matmul(_transposed(ops, a), gy)
+    return Outer(a, gy) if len(b.shape) == 2 else ops.matmul(ops.transposed(a), gy)
 
 
 matmul = primitive(
     "matmul",
-    forward=lambda xp, a, b: xp.matmul(a, b),
-    vjp=(lambda ops, gy, y, a, b: ops.matmul(gy, _transposed(ops, b)), _matmul_right),
+    forward=_matmul,
+    vjp=(lambda ops, gy, y, a, b: ops.matmul(gy, ops.transposed(b)), _matmul_right),
     saves=("b", "a"),
     dtype="common",
 )
@@ -496,6 +508,14 @@ split = primitive(
         xp.getitem(x, _along(axis, len(x.shape), slice(start, stop))) for start, stop in bounds
     ),
     vjp=lambda ops, gys, ys, x, *, bounds, axis: (ops.concatenate(*gys, axis=axis),),
+)
+
+unstack = primitive(  # x[0], x[1], … in one operation: the steps of a sequence
+    "unstack",
+    forward=lambda xp, x, *, axis=0: tuple(
+        [xp.getitem(x, _along(axis, len(x.shape), k)) for k in range(x.shape[axis])]
+    ),
+    vjp=lambda ops, gys, ys, x, *, axis=0: (ops.stack(*gys, axis=axis),),
 )
 
 # ---------------------------------------------------------------- indexing, and what flows back through it

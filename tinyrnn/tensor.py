@@ -201,7 +201,7 @@ class Tensor:
 
         Raises: GraphError if nothing was recorded, the graph has been used up, or an operand was changed in place.
         """
-        found = walk(_roots([self], [gy]), array_ops, free=not retain_graph)
+        found = walk(_roots([self], [gy]), ArrayOps, free=not retain_graph)
         for (node, index), g in found.items():
             assert node.grads is not None
             new, old = _tensor(g, node.outputs[index].backend), node.grads[index]
@@ -515,21 +515,32 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     Raises: BackendError if the operands are on different backends; ShapeError, DTypeError or IndexRangeError that name
         the operation, its operands, the module and the time step.
     """
-    mode = current_mode()
     backend, operands = _together(op.name, operands)
     if op.dtype is not None:
         operands = _promoted(op.dtype, operands)
+    return execute(op, backend, operands, params)
+
+
+def execute(op: p.Primitive, backend: Backend, operands: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Do what `apply` does, for operands that are tensors of this backend, or plain numbers, of fitting types."""
+    mode = current_mode()
+    arguments = [x.array if isinstance(x, Tensor) else x for x in operands]
     try:
-        computed = op.forward(backend, *[x.array if isinstance(x, Tensor) else x for x in operands], **params)
+        if mode.timer is None:
+            computed = op.forward(backend, *arguments, **params)
+        else:
+            run = functools.partial(op.forward, backend, *arguments, **params)
+            computed = mode.timer("forward", op, mode.scope, run)
     except Exception as error:
         explain(error, "", op, operands, mode.scope)
     home = params["target"] if op is p.to else backend
     several = isinstance(computed, tuple)
     arrays = computed if several else (computed,)
-    node = _recorded(op, operands, params, arrays, home, mode.scope) if mode.grad and op.vjp else None
+    node = _recorded(op, operands, params, arrays, home, mode.scope, several) if mode.grad and op.vjp else None
     if several:
-        made = [node if node and node.outputs[i].dtype.is_floating else None for i in range(len(arrays))]
-        result: Any = tuple([_tensor(array, home, made[i], i) for i, array in enumerate(arrays)])
+        shown = arrays[: len(arrays) - op.hidden]
+        made = [node if node and node.outputs[i].dtype.is_floating else None for i in range(len(shown))]
+        result: Any = tuple([_tensor(array, home, made[i], i) for i, array in enumerate(shown)])
     else:
         result = _tensor(computed, home, node)
     if mode.listener is not None:
@@ -544,15 +555,20 @@ def _recorded(
     arrays: tuple[Array, ...],
     home: Backend,
     scope: Scope | None,
+    several: bool,
 ) -> Node | None:
     """Return a node for what happened, None if no operand requires a gradient or the result can have none."""
-    parents = tuple([(x.node, x.index) if isinstance(x, Tensor) and x.node else None for x in operands])
-    outputs = tuple([Meta(array.shape, home.dtype(array), home) for array in arrays])
-    if not any(parents) or not any([meta.dtype.is_floating for meta in outputs]):
+    nodes = [x.node if isinstance(x, Tensor) else None for x in operands]
+    needs = tuple([node is not None for node in nodes])
+    if True not in needs:
         return None
-    keep, keep_results = _plan(op, tuple([parent is not None for parent in parents]))
+    outputs = tuple([Meta(array.shape, home.dtype(array), home) for array in arrays])
+    if not any([meta.dtype.is_floating for meta in outputs]):
+        return None
+    keep, keep_results = _plan(op, needs)
     saved = tuple([x if kept or not isinstance(x, Tensor) else x.meta for x, kept in zip(operands, keep, strict=True)])
-    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, scope)
+    parents = tuple([None if node is None else (node, x.index) for node, x in zip(nodes, operands, strict=True)])
+    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, scope, several)
 
 
 @functools.cache
@@ -565,6 +581,9 @@ def _plan(op: p.Primitive, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], b
 
 def _together(name: str, operands: tuple[Any, ...]) -> tuple[Backend, tuple[Any, ...]]:
     """Make tensors and plain numbers of the operands, and see that they are on one backend."""
+    backend = getattr(operands[0], "backend", None)
+    if all([isinstance(x, Tensor) and x.backend is backend for x in operands]):  # as nearly always
+        return backend, operands  # type: ignore[return-value]  # a tensor has one
     homes = [x.backend for x in operands if isinstance(x, Tensor)]
     if not homes:
         operands = _tensors(operands)
@@ -614,6 +633,11 @@ def promoted(name: str, *operands: Any) -> tuple[Any, ...]:
 
 def _promoted(kind: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the operands to their common dtype, as NumPy would; each cast is an operation of the graph."""
+    first = operands[0]
+    if isinstance(first, Tensor) and first.dtype.is_floating:
+        kind = first.array.dtype
+        if all([type(x) is float or (isinstance(x, Tensor) and x.array.dtype is kind) for x in operands]):
+            return operands  # as nearly always
     dtypes = {x.dtype for x in operands if isinstance(x, Tensor)}
     floating = any([dtype.is_floating for dtype in dtypes])
     if floating and len(dtypes) == 1:
@@ -629,7 +653,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
     11.0
     """
-    _, (a, b) = _together("matmul", (a, b))
+    backend, (a, b) = _together("matmul", (a, b))
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim and b.ndim):
         raise ShapeError("matmul: an operand is a single number; expected matrices or vectors: use * to scale")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
@@ -639,7 +663,8 @@ def matmul(a: Any, b: Any) -> Tensor:
             f"length {a.shape[-1]}; expected {b.shape[-2 if b.ndim > 1 else 0]}, that of the right one's rows"
         )
     if a.ndim > 1 and b.ndim > 1:
-        return apply(p.matmul, a, b)
+        product: Tensor = execute(p.matmul, backend, _promoted("common", (a, b)), {})
+        return product
     left = a.reshape(1, -1) if a.ndim == 1 else a
     right = b.reshape(-1, 1) if b.ndim == 1 else b
     y = apply(p.matmul, left, right)
@@ -654,6 +679,12 @@ class TensorOps:
             return functools.partial(apply, p.registry[name])
         except KeyError:
             raise AttributeError(f"no primitive is called {name!r}") from None
+
+    computes = False
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """Return x with its last two axes exchanged."""
+        return x.swapaxes(-2, -1)
 
     def operand(self, saved: Any) -> Any:
         """Return a saved operand as the rules read it: here, the tensor with its history."""
@@ -675,16 +706,6 @@ class TensorOps:
     def dtype(self, g: Tensor) -> DType:
         """Return the element type of a gradient."""
         return g.dtype
-
-
-_array_ops: dict[Backend, ArrayOps] = {}
-
-
-def array_ops(backend: Backend) -> ArrayOps:
-    """Return the primitives on raw arrays of a backend."""
-    if backend not in _array_ops:
-        _array_ops[backend] = ArrayOps(backend)
-    return _array_ops[backend]
 
 
 _tensor_ops = TensorOps()
@@ -719,8 +740,8 @@ def grad(
     if len(edges) < len(wrt):
         raise GraphError("grad: an x requires no gradient; set requires_grad=True on it before computing y")
     with changed_mode(grad=create_graph):
-        found = walk(_roots(ys, gys, create_graph), _on_tensors if create_graph else array_ops, wanted=set(edges))
-    gxs = (found.get(edge, array_ops(x.backend).zeros(x.meta)) for x, edge in zip(wrt, edges, strict=True))
+        found = walk(_roots(ys, gys, create_graph), _on_tensors if create_graph else ArrayOps, wanted=set(edges))
+    gxs = (found.get(edge, ArrayOps(x.backend).zeros(x.meta)) for x, edge in zip(wrt, edges, strict=True))
     results = tuple(g if isinstance(g, Tensor) else _tensor(g, x.backend) for g, x in zip(gxs, wrt, strict=True))
     return results[0] if isinstance(xs, Tensor) else results
 

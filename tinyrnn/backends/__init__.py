@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from tinyrnn.backends.base import Array, Backend, DType
+from tinyrnn.backends.base import Array, Backend, DType, Run
+from tinyrnn.backends.kernel import Input, Instruction, Kernel, Output
 from tinyrnn.backends.numpy_backend import Generator, NumPyBackend, promote
 from tinyrnn.errors import BackendError
 
@@ -22,6 +23,11 @@ __all__ = [
     "Backend",
     "DType",
     "Generator",
+    "Input",
+    "Instruction",
+    "Kernel",
+    "Output",
+    "Run",
     "current",
     "get",
     "of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tinyrnn.errors import DTypeError
@@ -11,10 +12,14 @@ from tinyrnn.errors import DTypeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tinyrnn.backends.kernel import Kernel
     from tinyrnn.backends.numpy_backend import Generator
 
 Array = Any
 """An array of whichever library the backend wraps."""
+
+Run = Callable[[int, int, "Sequence[Any]", "Sequence[Array | None]"], "list[Array]"]
+"""A kernel that runs: (R, C, inputs, out), where `out` has the memory for each output, or None; returns the outputs."""
 
 
 class DType(enum.StrEnum):
@@ -110,7 +115,10 @@ class Backend(Protocol):
         """Return a NumPy array with the values of `array`: read-only where it shares memory with it."""
 
     def copy(self, array: Array) -> Array:
-        """Return a new array with the same elements."""
+        """Return a new array with the same elements, laid out row by row."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Return a new array whose elements are whatever was there."""
 
     def dtype(self, array: Array) -> DType:
         """Return the element type of `array`."""
@@ -132,6 +140,14 @@ class Backend(Protocol):
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw from [0, 1): the same numbers on every backend, and `generator` alone says which."""
+
+    def compile(self, kernel: Kernel) -> Run | None:
+        """Make a fused kernel run; None if this backend computes operation by operation only."""
+        return None
+
+    def source(self, kernel: Kernel) -> str:
+        """Return the text of a fused kernel as this backend runs it."""
+        return f"{kernel.name}: {self.name} computes operation by operation\n"
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked for."""

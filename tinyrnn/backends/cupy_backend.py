@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tinyrnn.backends.base import Array, Backend, DType, is_basic
+from tinyrnn.backends import kernel_cuda
+from tinyrnn.backends.base import Array, Backend, DType, Run, is_basic
+from tinyrnn.backends.kernel import Kernel
 from tinyrnn.backends.numpy_backend import Generator, host_array
 from tinyrnn.errors import BackendError
 
@@ -46,6 +48,7 @@ class CuPyBackend(Backend):
         if device and not (device.isdecimal() and int(device) < count):
             raise BackendError(f"backend 'cupy:{device}': expected a device number from 0 to {count - 1}")
         self.device = int(device or 0)
+        self.compiled: dict[Kernel, Run] = {}
         self.name = f"cupy:{self.device}" if self.device else "cupy"
         self.dtypes = {self.cupy.dtype(name.value): name for name in DType}
 
@@ -72,6 +75,10 @@ class CuPyBackend(Backend):
     def copy(self, array: Array) -> Array:
         return self.cupy.copy(array)
 
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        with self.cupy.cuda.Device(self.device):
+            return self.cupy.empty(shape, dtype.value)
+
     def dtype(self, array: Array) -> DType:
         return self.dtypes[array.dtype]
 
@@ -96,6 +103,36 @@ class CuPyBackend(Backend):
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
         return self.asarray(generator.uniform(shape, dtype))
+
+    def compile(self, kernel: Kernel) -> Run | None:
+        if kernel not in self.compiled:
+            self.compiled[kernel] = self._runner(kernel)
+        return self.compiled[kernel]
+
+    def source(self, kernel: Kernel) -> str:
+        return kernel_cuda.source(kernel)
+
+    def _runner(self, kernel: Kernel) -> Run:
+        """Compile a kernel at its first call, and see that its inputs are laid out as it expects."""
+        cupy, threads = self.cupy, 256
+        function = cupy.RawKernel(kernel_cuda.source(kernel), kernel.name)
+        rooms = [(y.dtype.value, y.layout == "stack", len(y.values)) for y in kernel.outputs]
+
+        def run(R: int, C: int, inputs: Sequence[Any], out: Sequence[Array | None]) -> list[Array]:
+            with cupy.cuda.Device(self.device):
+                arguments = [
+                    cupy.dtype(array.dtype.value).type(x) if array.layout == "number" else cupy.ascontiguousarray(x)
+                    for x, array in zip(inputs, kernel.inputs, strict=True)
+                ]
+                results = [
+                    cupy.empty((n, R, C) if stack else (R, n * C), dtype) if room is None else room
+                    for room, (dtype, stack, n) in zip(out, rooms, strict=True)
+                ]
+                blocks = min((R * C + threads - 1) // threads, 65_535)
+                function((blocks,), (threads,), (cupy.int64(R), cupy.int64(C), *arguments, *results))
+            return results
+
+        return run
 
     def synchronize(self) -> None:
         self.cupy.cuda.Device(self.device).synchronize()

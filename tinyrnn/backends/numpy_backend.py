@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tinyrnn.backends.base import Array, Backend, DType, is_basic
+from tinyrnn.backends import kernel_numpy
+from tinyrnn.backends.base import Array, Backend, DType, Run, is_basic
+from tinyrnn.backends.kernel import Kernel
 from tinyrnn.errors import DTypeError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ class NumPyBackend(Backend):
     name = "numpy"
 
     def __init__(self) -> None:
+        self.compiled: dict[Kernel, Run] = {}
         if os.environ.get("TINYRNN_KEEP_MEMORY") != "0":
             keep_freed_memory()
 
@@ -46,7 +50,10 @@ class NumPyBackend(Backend):
         return view
 
     def copy(self, array: Array) -> Array:
-        return np.array(array)
+        return np.array(array, order="C")
+
+    def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
+        return np.empty(shape, dtype)
 
     def dtype(self, array: Array) -> DType:
         return _DTYPES[array.dtype]
@@ -56,6 +63,14 @@ class NumPyBackend(Backend):
 
     def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
         return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        joined = _side_by_side(arrays) if axis == 0 else None
+        return np.stack(arrays, axis) if joined is None else joined
+
+    def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        joined = _side_by_side(arrays) if axis == 0 else None
+        return np.concatenate(arrays, axis) if joined is None else joined.reshape(-1, *arrays[0].shape[1:])
 
     def getitem(self, array: Array, index: Any) -> Array:
         return array[index]
@@ -74,8 +89,46 @@ class NumPyBackend(Backend):
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
         return generator.uniform(shape, dtype)
 
+    def compile(self, kernel: Kernel) -> Run | None:
+        if kernel not in self.compiled:
+            self.compiled[kernel] = kernel_numpy.runner(kernel, _printer(kernel).build(kernel))
+        return self.compiled[kernel]
+
+    def source(self, kernel: Kernel) -> str:
+        text: str = _printer(kernel).source(kernel)
+        return text
+
     def synchronize(self) -> None:
         pass
+
+
+def _printer(kernel: Kernel) -> Any:
+    """Return the module that writes kernels for this machine: Numba's where it is installed, else NumPy's own."""
+    if os.environ.get("TINYRNN_FAST") == "0" or importlib.util.find_spec("numba") is None:
+        return kernel_numpy
+    from tinyrnn.backends import kernel_numba
+
+    return kernel_numba if kernel_numba.supports(kernel) else kernel_numpy
+
+
+def _side_by_side(arrays: Sequence[Array]) -> Array | None:
+    """Return the block of memory that the arrays already are the consecutive slices of, as one array; None if not.
+
+    Arrays are never written to once they have a value, so a view is as good as a copy.
+    """
+    first, base = arrays[0], arrays[0].base
+    if len(arrays) < 2 or not isinstance(base, np.ndarray) or arrays[1].base is not base or not first.size:
+        return None
+    if not base.flags.c_contiguous or base.dtype != first.dtype:
+        return None
+    start = first.__array_interface__["data"][0]
+    for k, x in enumerate(arrays):
+        if x.base is not base or x.shape != first.shape or not x.flags.c_contiguous:
+            return None
+        if x.__array_interface__["data"][0] != start + k * first.nbytes:
+            return None
+    at = (start - base.__array_interface__["data"][0]) // first.itemsize
+    return base.reshape(-1)[at : at + len(arrays) * first.size].reshape(len(arrays), *first.shape)
 
 
 def keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ from tinyrnn import backends
 from tinyrnn import functions as F
 from tinyrnn.errors import DTypeError, ShapeError
 from tinyrnn.functions import relu, sigmoid, split, tanh
+from tinyrnn.fuse import fused
 from tinyrnn.nn import init
 from tinyrnn.nn.layers import LayerNorm
 from tinyrnn.nn.module import Module, Parameter, check_input, check_sizes
@@ -185,6 +186,12 @@ class Cell(Module):
         )
 
 
+@fused
+def rnn_step(z: Tensor, r: Tensor, nonlinearity: str) -> Tensor:
+    """Return f(z + r); z = x W_x + b and r = h W_h, each (B, H)."""
+    return (tanh if nonlinearity == "tanh" else relu)(z + r)
+
+
 class RNNCell(Cell):
     """One step of the plain recurrent network.
 
@@ -208,12 +215,29 @@ class RNNCell(Cell):
 
     def step(self, z: Tensor, state: Any) -> RNNState:
         """Return f(z + h W_h)."""
-        f = tanh if self.nonlinearity == "tanh" else relu
-        return RNNState(f(z + self.recur(state.h)))
+        return RNNState(rnn_step(z, self.recur(state.h), self.nonlinearity))
 
     def describe(self) -> str:
         """Add the nonlinearity."""
         return f"{super().describe()}; {self.nonlinearity}"
+
+
+@fused
+def lstm_memory(z: Tensor, r: Tensor, c: Tensor, *peepholes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return o, before its sigmoid, and the next c; z = x W_x + b and r = h W_h, each (B, 4H)."""
+    i, f, g, o = split(z + r, 4)
+    if peepholes:
+        p_i, p_f, p_o = peepholes
+        i, f = i + p_i * c, f + p_f * c
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return o + p_o * c if peepholes else o, c
+
+
+@fused
+def lstm_step(z: Tensor, r: Tensor, c: Tensor, *peepholes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the next h and c."""
+    o, c = lstm_memory(z, r, c, *peepholes)
+    return sigmoid(o) * tanh(c), c
 
 
 class LSTMCell(Cell):
@@ -261,13 +285,12 @@ class LSTMCell(Cell):
     def step(self, z: Tensor, state: Any) -> LSTMState:
         """Return the next h and c."""
         h, c = state
-        i, f, g, o = split(z + self.recur(h), 4)
-        if self.p_i is not None:
-            i, f = i + self.p_i * c, f + self.p_f * c
-        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        if self.p_o is not None:
-            o = o + self.p_o * c
-        h = sigmoid(o) * tanh(c if self.norm_c is None else self.norm_c(c))
+        peepholes = () if self.p_i is None else (self.p_i, self.p_f, self.p_o)
+        if self.norm_c is None:
+            h, c = lstm_step(z, self.recur(h), c, *peepholes)
+        else:
+            o, c = lstm_memory(z, self.recur(h), c, *peepholes)
+            h = sigmoid(o) * tanh(self.norm_c(c))
         return LSTMState(h if self.W_hr is None else h @ self.W_hr, c)
 
     def describe(self) -> str:
@@ -276,6 +299,31 @@ class LSTMCell(Cell):
         options += ["peephole"] if self.p_i is not None else []
         options += ["forget bias 1"] if self.b is not None else []
         return "; ".join([super().describe(), *options])
+
+
+@fused
+def gru_step(z: Tensor, r: Tensor, h: Tensor, b_hn: Tensor | None = None) -> Tensor:
+    """Return the next h; z = x W_x + b and r = h W_h, each (B, 3H)."""
+    x_r, x_z, x_n = split(z, 3)
+    h_r, h_z, h_n = split(r, 3)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    n = tanh(x_n + r * (h_n if b_hn is None else h_n + b_hn))
+    return (1 - z) * n + z * h
+
+
+@fused
+def gru_gates(z: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the update gate z and the reset state r⊙h; z = x W_x + b, (B, 3H), and r = h W_hrz, (B, 2H)."""
+    x_r, x_z, _ = split(z, 3)
+    h_r, h_z = split(r, 2)
+    return sigmoid(x_z + h_z), sigmoid(x_r + h_r) * h
+
+
+@fused
+def gru_update(z: Tensor, r: Tensor, update: Tensor, h: Tensor) -> Tensor:
+    """Return the next h of the update gate; z as above, and r = (r⊙h) W_hn, (B, H)."""
+    _, _, x_n = split(z, 3)
+    return (1 - update) * tanh(x_n + r) + update * h
 
 
 class GRUCell(Cell):
@@ -317,16 +365,11 @@ class GRUCell(Cell):
     def step(self, z: Tensor, state: Any) -> GRUState:
         """Return the next h."""
         (h,) = state
-        x_r, x_z, x_n = split(z, 3)
-        h_r, h_z, *after = split(self.recur(h), 3) if self.reset_after else split(self.dropped(h) @ self.W_hrz, 2)
-        r = sigmoid(x_r + h_r)
-        z = sigmoid(x_z + h_z)
         if self.reset_after:
-            (h_n,) = after
-            n = tanh(x_n + r * (h_n if self.b_hn is None else h_n + self.b_hn))
-        else:
-            n = tanh(x_n + (r * self.dropped(h)) @ self.W_hn)
-        return GRUState((1 - z) * n + z * h)
+            return GRUState(gru_step(z, self.recur(h), h, self.b_hn))
+        dropped = self.dropped(h)
+        update, reset = gru_gates(z, dropped @ self.W_hrz, dropped)
+        return GRUState(gru_update(z, reset @ self.W_hn, update, h))
 
     def describe(self) -> str:
         """Add where the reset gate stands."""

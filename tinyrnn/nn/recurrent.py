@@ -36,11 +36,11 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
     Raises: ShapeError, DTypeError or IndexRangeError for lengths that do not fit.
     """
     T, B = z.shape[:2]
-    mask = None if lengths is None else F.expand_dims(running(type(cell).__name__, lengths, z), -1)  # (T, B, 1)
-    run = cell.begin(B)
+    mask = None if lengths is None else F.unstack(F.expand_dims(running(type(cell).__name__, lengths, z), -1))  # (B, 1)
+    run, zs = cell.begin(B), F.unstack(z)
     out: list[Any] = [None] * T
     for t in steps(reversed(range(T)) if reverse else T):
-        new = run.advance(z[t], state)
+        new = run.advance(zs[t], state)
         if mask is None:
             state, out[t] = new, new[0]
         else:

@@ -11,6 +11,7 @@ from tinyrnn import backends
 from tinyrnn.autograd import no_grad
 from tinyrnn.errors import GraphError, StateDictError
 from tinyrnn.functions import full, minimum, sqrt
+from tinyrnn.fuse import fused
 from tinyrnn.optim.schedules import Schedule, schedule_of
 from tinyrnn.tensor import Tensor, tensor
 
@@ -124,6 +125,22 @@ def _like(w: Tensor, value: float) -> Tensor:
         return full(w.shape, value, w.dtype)
 
 
+@fused
+def sgd_update(w: Tensor, g: Tensor, lr: float, weight_decay: float) -> Tensor:
+    """Return the next w."""
+    return w - lr * (g + weight_decay * w)
+
+
+@fused
+def momentum_update(
+    w: Tensor, g: Tensor, v: Tensor, lr: float, momentum: float, weight_decay: float, nesterov: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the next w and v."""
+    g = g + weight_decay * w
+    v = momentum * v + g
+    return w - lr * (g + momentum * v if nesterov else v), v
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if asked for.
 
@@ -152,11 +169,18 @@ class SGD(Optimizer):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        g = g + self.weight_decay * w if self.weight_decay else g
         if not self.momentum:
-            return w - lr * g
-        memory["v"] = v = self.momentum * memory["v"] + g
-        return w - lr * (g + self.momentum * v if self.nesterov else v)
+            return sgd_update(w, g, float(lr), float(self.weight_decay))
+        numbers = map(float, (lr, self.momentum, self.weight_decay))
+        w, memory["v"] = momentum_update(w, g, memory["v"], *numbers, self.nesterov)
+        return w
+
+
+@fused
+def adagrad_update(w: Tensor, g: Tensor, s: Tensor, lr: float, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the next w and s."""
+    s = s + g * g
+    return w - lr * g / (sqrt(s) + eps), s
 
 
 class Adagrad(Optimizer):
@@ -190,8 +214,16 @@ class Adagrad(Optimizer):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        memory["s"] = s = memory["s"] + g * g
-        return w - lr / (1 + (self.steps - 1) * self.lr_decay) * g / (sqrt(s) + self.eps)
+        rate = lr / (1 + (self.steps - 1) * self.lr_decay)
+        w, memory["s"] = adagrad_update(w, g, memory["s"], float(rate), float(self.eps))
+        return w
+
+
+@fused
+def rmsprop_update(w: Tensor, g: Tensor, s: Tensor, lr: float, alpha: float, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the next w and s."""
+    s = alpha * s + (1 - alpha) * g * g
+    return w - lr * g / (sqrt(s) + eps), s
 
 
 class RMSProp(Optimizer):
@@ -219,8 +251,29 @@ class RMSProp(Optimizer):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        memory["s"] = s = self.alpha * memory["s"] + (1 - self.alpha) * g * g
-        return w - lr * g / (sqrt(s) + self.eps)
+        w, memory["s"] = rmsprop_update(w, g, memory["s"], float(lr), float(self.alpha), float(self.eps))
+        return w
+
+
+@fused
+def adam_update(
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    rate: float,
+    scale: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    added: float,
+    kept: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the next w, m and v; rate = lr / (1 − β₁ᵗ), scale = √(1 − β₂ᵗ), and what weight decay adds and keeps."""
+    g = g + added * w
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * (g * g)
+    return kept * w - rate * m / (sqrt(v) / scale + eps), m, v
 
 
 class Adam(Optimizer):
@@ -251,14 +304,17 @@ class Adam(Optimizer):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        return self.adapted(w, g + self.weight_decay * w if self.weight_decay else g, lr, memory)
+        return self.adapted(w, g, lr, memory, added=self.weight_decay)
 
-    def adapted(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
-        """Return w after the adaptive step."""
+    def adapted(
+        self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor], added: float = 0.0, kept: float = 1.0
+    ) -> Tensor:
+        """Return w after the adaptive step: of kept · w, by g + added · w."""
         (beta1, beta2), t = self.betas, self.steps
-        memory["m"] = m = beta1 * memory["m"] + (1 - beta1) * g
-        memory["v"] = v = beta2 * memory["v"] + (1 - beta2) * (g * g)
-        return w - lr / (1 - beta1**t) * m / (sqrt(v) / math.sqrt(1 - beta2**t) + self.eps)
+        rate, scale = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
+        numbers = map(float, (rate, scale, beta1, beta2, self.eps, added, kept))
+        w, memory["m"], memory["v"] = adam_update(w, g, memory["m"], memory["v"], *numbers)
+        return w
 
 
 class AdamW(Adam):
@@ -282,7 +338,7 @@ class AdamW(Adam):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        return self.adapted(w * (1 - lr * self.weight_decay), g, lr, memory)
+        return self.adapted(w, g, lr, memory, kept=1 - lr * self.weight_decay)
 
 
 @no_grad()

@@ -1,0 +1,66 @@
+"""A fused kernel as data: one elementwise computation on a grid of R rows and C columns, which each backend prints.
+
+The arrays are as wide as C, or several times as wide: an LSTM's z (B, 4H) is one row of four *lanes* for each sequence
+of the batch, and the kernel reads lane k of it at z[i, k C + j]. `fuse` writes kernels, a backend's `compile` makes
+them run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tinyrnn.backends.base import DType
+
+
+@dataclass(frozen=True)
+class Input:
+    """An array that a kernel reads, or a number.
+
+    Layouts: "rows" (R, lanes·C); "row" (lanes·C,), the same for every row; "column" (R,), the same for every column;
+    "stack" (lanes, R, C); "number", a Python number given at each call.
+    """
+
+    dtype: DType
+    layout: str
+    lanes: int = 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """An array that a kernel writes: the values of its lanes, by their place in the code; "rows" or "stack"."""
+
+    dtype: DType
+    layout: str
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One value: op applied to earlier values.
+
+    The op is that of a primitive; or "load", of (input, lane); or "literal", of a number; or "astype".
+    """
+
+    op: str
+    arguments: tuple[Any, ...]
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is computed at each place (i, j) of the grid: `code`, from `inputs` into `outputs`."""
+
+    name: str
+    inputs: tuple[Input, ...]
+    code: tuple[Instruction, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def stored(self) -> dict[int, list[tuple[int, int]]]:
+        """Where each value goes that is an output: its place in the code to (output, lane)s."""
+        places: dict[int, list[tuple[int, int]]] = {}
+        for k, output in enumerate(self.outputs):
+            for lane, value in enumerate(output.values):
+                places.setdefault(value, []).append((k, lane))
+        return places

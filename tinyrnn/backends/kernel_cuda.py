@@ -1,0 +1,113 @@
+"""Fused kernels in CUDA C++: one thread for each place of the grid, in turns where there are more places."""
+
+from __future__ import annotations
+
+import math
+
+from tinyrnn.backends.base import DType
+from tinyrnn.backends.kernel import Input, Instruction, Kernel, Output
+
+C_TYPES = {
+    DType.bool: "bool",
+    DType.int8: "signed char",
+    DType.int16: "short",
+    DType.int32: "int",
+    DType.int64: "long long",
+    DType.uint8: "unsigned char",
+    DType.uint16: "unsigned short",
+    DType.uint32: "unsigned int",
+    DType.uint64: "unsigned long long",
+    DType.float16: "__half",
+    DType.float32: "float",
+    DType.float64: "double",
+}
+
+TEMPLATES = {
+    "add": "{0} + {1}",
+    "subtract": "{0} - {1}",
+    "multiply": "{0} * {1}",
+    "divide": "{0} / {1}",
+    "power": "pow{f}({0}, {1})",
+    "negative": "-{0}",
+    "exp": "exp{f}({0})",
+    "log": "log{f}({0})",
+    "sqrt": "sqrt{f}({0})",
+    "tanh": "tanh{f}({0})",
+    "abs": "{0} < {t}(0) ? -{0} : {0}",
+    "sign": "{0} > {t}(0) ? {t}(1) : {0} < {t}(0) ? {t}(-1) : {0}",
+    "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",
+    "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
+    "where": "{0} ? {1} : {2}",
+    "equal": "{0} == {1}",
+    "not_equal": "{0} != {1}",
+    "less": "{0} < {1}",
+    "less_equal": "{0} <= {1}",
+    "greater": "{0} > {1}",
+    "greater_equal": "{0} >= {1}",
+    "logical_and": "{0} & {1}",
+    "logical_or": "{0} | {1}",
+    "logical_not": "!{0}",
+    "isfinite": "isfinite({0})",
+    "astype": "({t})({0})",
+}
+
+
+def source(kernel: Kernel) -> str:
+    """Return the kernel as CUDA C++: (R, C, *inputs, *outputs). Half precision is stored, and computed in float."""
+    half = DType.float16 in {x.dtype for x in kernel.inputs} | {y.dtype for y in kernel.outputs}
+    inputs = [_parameter(f"x{k}", array) for k, array in enumerate(kernel.inputs)]
+    outputs = [f"{C_TYPES[array.dtype]}* __restrict__ y{k}" for k, array in enumerate(kernel.outputs)]
+    lines = ["#include <cuda_fp16.h>"] if half else []
+    lines += [f'extern "C" __global__ void {kernel.name}(']
+    lines += [f"    {', '.join(['const long long R', 'const long long C', *inputs, *outputs])}) {{"]
+    lines += ["    const long long stride = (long long)gridDim.x * blockDim.x;"]
+    lines += ["    for (long long n = (long long)blockIdx.x * blockDim.x + threadIdx.x; n < R * C; n += stride) {"]
+    lines += ["        const long long i = n / C, j = n - i * C;"]
+    for n, step in enumerate(kernel.code):
+        lines += [f"        const {_working(step.dtype)} v{n} = {_expression(kernel, step)};"]
+        lines += [f"        {_place(kernel, *place)} = v{n};" for place in kernel.stored.get(n, ())]
+    return "\n".join([*lines, "    }", "}"]) + "\n"
+
+
+def _working(dtype: DType) -> str:
+    return "float" if dtype is DType.float16 else C_TYPES[dtype]
+
+
+def _parameter(name: str, array: Input) -> str:
+    kind = C_TYPES[array.dtype]
+    return f"const {kind} {name}" if array.layout == "number" else f"const {kind}* __restrict__ {name}"
+
+
+def _place(kernel: Kernel, k: int, lane: int) -> str:
+    output: Output = kernel.outputs[k]
+    if output.layout == "stack":
+        return f"y{k}[{lane} * R * C + n]"
+    return f"y{k}[i * {len(output.values)} * C + {lane} * C + j]"
+
+
+def _expression(kernel: Kernel, step: Instruction) -> str:
+    kind = _working(step.dtype)
+    if step.op == "literal":
+        return _literal(step.arguments[0], kind)
+    if step.op == "load":
+        k, lane = step.arguments
+        lanes = kernel.inputs[k].lanes
+        return {
+            "rows": f"x{k}[i * {lanes} * C + {lane} * C + j]",
+            "row": f"x{k}[{lane} * C + j]",
+            "column": f"x{k}[i]",
+            "stack": f"x{k}[{lane} * R * C + n]",
+            "number": f"({kind})x{k}",
+        }[kernel.inputs[k].layout]
+    arguments = [f"v{value}" for value in step.arguments]
+    return TEMPLATES[step.op].format(*arguments, t=kind, f="f" if kind == "float" else "")
+
+
+def _literal(value: float, kind: str) -> str:
+    """Write a number in the working type: 0.5 alone is a double, and would make doubles of all."""
+    if math.isfinite(value):
+        return f"({kind})({value!r})" if kind != "float" else f"{float(value)!r}f"
+    infinity = f"({kind})(1.0 / 0.0)" if kind == "double" else "__int_as_float(0x7f800000)"
+    if math.isnan(value):
+        return f"({infinity} - {infinity})"
+    return infinity if value > 0 else f"-{infinity}"

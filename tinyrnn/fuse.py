@@ -1,0 +1,621 @@
+"""Fusing: a function written in the textbook's equations, run as one kernel forward and one backward.
+
+    @fused
+    def lstm_step(z, r, c):
+        i, f, g, o = split(z + r, 4)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        return sigmoid(o) * tanh(c), c
+
+Nothing is derived twice. For each new combination of shapes and dtypes the function runs once on symbols
+(`symbols.py`); the graph that this leaves is an ordinary one, and the ordinary walk carries symbols back through it by
+the primitives' own rules. What both compute is an expression for each element, and the backend of the operands makes
+one loop of it (`backends/kernel.py`).
+
+The forward kernel keeps what the backward kernel reads and is dear to compute again (σ, tanh), in one array, the
+*stack*. It is a result like any other, and has a gradient. So every order of derivative exists: where the backward pass
+is recorded, the expressions are replayed on tensors, operation by operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tinyrnn import backends
+from tinyrnn.autograd import ArrayOps, Edge, Meta, Node, Rooms, changed_mode, current_mode, walk
+from tinyrnn.backends import Backend, DType, Input, Instruction, Kernel, Output
+from tinyrnn.errors import BackendError, FusionError
+from tinyrnn.primitives import Primitive, registry
+from tinyrnn.symbols import Symbol, Trace, broadcast
+from tinyrnn.tensor import Tensor, execute, tensor
+
+DEAR = {"exp", "log", "tanh", "power"}  # kept for the backward kernel rather than computed again
+MOST_LANES = 16
+
+
+def fusion(enabled: bool) -> changed_mode:
+    """Run fused functions as kernels, or with False primitive by primitive: `with tr.fusion(False): ...`."""
+    return changed_mode(fused=enabled)
+
+
+class fused:
+    """Run an elementwise function of tensors as one kernel forward and one backward.
+
+    The function may use elementwise operations and `split(x, n)` along the last axis, and is given everything else,
+    such as matrix products, as arguments: tensors; floats, which may change from call to call; and other Python values,
+    which are constants of the kernel. It returns a tensor or a tuple of them. It may not look at values: not `if x > 0`
+    but `tr.where(x > 0, a, b)`.
+
+    It runs primitive by primitive, with the same result, where a kernel cannot be made: on a backend that compiles
+    none, for shapes that are not rows and columns (see `Kernel`), under `tr.fusion(False)`, and while somebody watches
+    each operation (anomaly mode, a gradient check, an export).
+
+    Attributes: source, the kernels of the last call, as text.
+    Raises: FusionError for a function that does more than that, at its first call.
+
+    >>> @fused
+    ... def swish(x, beta):
+    ...     return x / (1 + exp(-beta * x))
+    >>> from tinyrnn.functions import exp
+    >>> swish(tensor([0.0, 1.0]), 1.0)
+    tensor([0.       , 0.7310586], dtype=float32)
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.plans: dict[Any, Plan | None] = {}
+        self.latest: Plan | None = None
+
+    def __call__(self, *operands: Any) -> Any:
+        """Call the function."""
+        mode = current_mode()
+        if not mode.fused or mode.listener is not None:
+            return self.function(*operands)
+        key: list[Any] = []
+        recorded = False
+        for x in operands:
+            if isinstance(x, Tensor):
+                array = x.array
+                key += (array.shape, array.dtype, x.backend)
+                recorded = recorded or x.node is not None
+            elif type(x) is float:
+                key.append(float)  # one is like another
+            elif isinstance(x, list) or hasattr(x, "shape"):  # data
+                return self(*[tensor(x) if isinstance(x, list) or hasattr(x, "shape") else x for x in operands])
+            else:
+                key += (type(x), x)
+        try:
+            plan = self.plans[tuple(key)]
+        except KeyError:
+            plan = self._planned(tuple(key), operands)
+        if plan is None or (recorded and any([operands[k].node for k in plan.traced.columns])):
+            return self.function(*operands)
+        self.latest = plan
+        op = plan.recorded if recorded and mode.grad else plan.plain
+        results = execute(op, plan.home, tuple([operands[k] for k in plan.read]), {})
+        return results[0] if plan.single else results
+
+    def _planned(self, key: Any, operands: tuple[Any, ...]) -> Plan | None:
+        """Trace the function for new operands; None where it is to run primitive by primitive."""
+        homes = {x.backend for x in operands if isinstance(x, Tensor)}
+        plan = None
+        if len(homes) == 1 and not isinstance(home := homes.pop(), Trace):
+            plan = Plan.of(self.function, operands, home)
+        if len(self.plans) > 256:  # shapes without end: forget, the compiled kernels are kept elsewhere
+            self.plans.clear()
+        self.plans[key] = plan
+        return plan
+
+    @property
+    def source(self) -> str:
+        """The kernels of the last call, forward and backward, as its backend runs them."""
+        if self.latest is None:
+            return f"{self.function.__name__}: not traced yet; call it once"
+        return "\n".join(self.latest.home.source(kernel) for kernel in self.latest.kernels)
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+
+# ---------------------------------------------------------------- what a trace leaves
+
+
+class Traced:
+    """A function that ran on symbols: its results, and their gradients.
+
+    Fields:
+        inputs: the symbol of each operand, None for a constant. results: the symbols it returned; single: as one.
+        columns: the operands, by number, that have no gradient here: (…, 1), whose gradient would be a sum; and masks.
+        gys: symbols for the gradients that enter at the results. edges: where each symbol stands in the graph.
+    """
+
+    def __init__(self, function: Callable[..., Any], operands: Sequence[Any]) -> None:
+        self.trace = Trace(function.__name__)
+        floating = [x.dtype for x in operands if isinstance(x, Tensor) and x.dtype.is_floating]
+        self.working = floating[0] if floating else DType.float32
+        self.floats = {k for k, x in enumerate(operands) if type(x) is float}
+        self.inputs: list[Symbol | None] = [self._input(k, x) for k, x in enumerate(operands)]
+        self.edges: dict[Symbol, Edge] = {}
+        arguments: list[Any] = []
+        widest = max(x.shape[-1] for x in operands if isinstance(x, Tensor) and x.shape)
+        for x, symbol in zip(operands, self.inputs, strict=True):
+            arguments.append(x if symbol is None else Tensor(symbol, self.trace))
+            if isinstance(x, Tensor) and x.dtype.is_floating:
+                arguments[-1].requires_grad = not (x.shape and x.shape[-1] == 1 < widest)
+        self.columns = [k for k, x in enumerate(operands) if isinstance(x, Tensor) and not arguments[k].requires_grad]
+        self.leaves = [(x.node, 0) if isinstance(x, Tensor) and x.node else None for x in arguments]
+        try:
+            with changed_mode(grad=True, listener=self._note, back_listener=None, timer=None):
+                returned = function(*arguments)
+        except BackendError as error:
+            raise FusionError(
+                f"@fused {function.__name__}: it computes with a tensor that is not one of its arguments ({error}); "
+                "pass it as one"
+            ) from error
+        self.single = not isinstance(returned, tuple)
+        self.tensors = (returned,) if self.single else returned
+        for y in self.tensors:
+            if not isinstance(y, Tensor) or y.backend is not self.trace:
+                raise FusionError(
+                    f"@fused {function.__name__}: it returned {type(y).__name__}; expected tensors made of its operands"
+                )
+        self.results: list[Symbol] = [y.array for y in self.tensors]
+        self.gys = [self.trace.symbol("input", (f"gy{i}",), y.shape, y.dtype) for i, y in enumerate(self.results)]
+
+    def _input(self, k: int, x: Any) -> Symbol | None:
+        if isinstance(x, Tensor):
+            return self.trace.symbol("input", (k,), x.shape, x.dtype)
+        return self.trace.symbol("input", (k,), (), self.working) if type(x) is float else None
+
+    def _note(self, op: Primitive, operands: Any, params: Any, result: Any) -> None:
+        for y in result if isinstance(result, tuple) else (result,):
+            if y.node:
+                self.edges.setdefault(y.array, (y.node, y.index))
+
+    def gradients(self, stack: Iterable[tuple[Symbol, Symbol]] = ()) -> list[Symbol | None]:
+        """Carry `gys`, and the gradients of symbols on the stack, given with them, back to the inputs."""
+        roots: dict[Edge, Symbol] = {}
+        entering = [((y.node, y.index), gy) for y, gy in zip(self.tensors, self.gys, strict=True) if y.node]
+        for edge, gy in [*entering, *((self.edges[s], g) for s, g in stack)]:
+            roots[edge] = roots[edge] + gy if edge in roots else gy
+        ops = ArrayOps(self.trace)
+        with changed_mode(grad=False, listener=None, back_listener=None, timer=None):
+            found = walk(roots, lambda _: ops, wanted={leaf for leaf in self.leaves if leaf})
+        return [found.get(leaf) if leaf else None for leaf in self.leaves]
+
+
+class Replay:
+    """Computes symbols from known ones, operation by operation, on whatever `ops` computes with."""
+
+    def __init__(self, ops: Any, home: Backend, known: dict[Symbol, Any]) -> None:
+        self.ops, self.home, self.known = ops, home, known
+
+    def whole(self, s: Symbol, shape: tuple[int, ...] | None = None) -> Any:
+        """Return the values of a symbol, repeated until they have its shape, or a larger one."""
+        x, shape = self.value(s), s.shape if shape is None else shape
+        if isinstance(x, bool | int | float):
+            return self.ops.zeros(Meta(shape, s.dtype, self.home)) + x
+        return x if tuple(x.shape) == shape else self.ops.broadcast_to(x, shape=shape)
+
+    def value(self, s: Any) -> Any:
+        """Return what stands for a symbol, or a number itself."""
+        if not isinstance(s, Symbol):
+            return s
+        if s not in self.known:
+            self.known[s] = self.computed(s)
+        return self.known[s]
+
+    def computed(self, s: Symbol) -> Any:
+        """Do the operation."""
+        if s.op == "literal":
+            return s.arguments[0]
+        if s.op == "part":
+            x, start = s.arguments
+            return self.ops.getitem(self.value(x), index=(..., slice(start, start + s.shape[-1])))
+        if s.op == "join":
+            parts = [self.whole(part, (*s.shape[:-1], part.shape[-1])) for part in s.arguments]
+            return self.ops.concatenate(*parts, axis=-1)
+        if s.op == "astype":
+            return self.ops.astype(self.value(s.arguments[0]), dtype=s.dtype)
+        values = [self.value(a) for a in s.arguments]
+        if all([isinstance(x, int | float) for x in values]):  # numbers alone stay numbers, with all their digits
+            return registry[s.op].forward(backends.get("numpy"), *values)
+        result = getattr(self.ops, s.op)(*values)
+        return self.ops.astype(result, dtype=s.dtype) if s.op == "where" else result  # which may choose of two numbers
+
+
+# ---------------------------------------------------------------- the grid
+
+
+class Grid:
+    """The rows and columns that a kernel runs over, and how each operand lies on them.
+
+    Results are (…, lanes·C), and so are the operands, but for those that are the same for every row, (lanes·C,), or for
+    every column, (…, 1). The leading axes together are the R rows.
+
+    Raises: _NoKernel where the shapes are not like that.
+    """
+
+    def __init__(self, traced: Traced, gradients: Iterable[Symbol | None]) -> None:
+        inputs = [s for s in traced.inputs if s is not None and s.shape]
+        self.leading = broadcast(*(s.shape[:-1] for s in inputs))
+        self.R = math.prod(self.leading)
+        written = [*traced.results, *(g for g in gradients if g is not None)]
+        widths = {part.shape[-1] if part.shape else 0 for s in written for part in lanes_of(s)}
+        self.C = math.gcd(*widths)
+        fitting = all(s.shape and s.shape == (*self.leading, s.shape[-1]) for s in traced.results)
+        fitting = fitting and not any(s.op == "literal" for s in written)
+        if self.R * self.C == 0 or not fitting or any(s.shape[-1] > MOST_LANES * self.C for s in written):
+            raise _NoKernel
+        self.layouts = [None if s is None else self.layout(traced, s) for s in traced.inputs]
+
+    def layout(self, traced: Traced, s: Symbol) -> Input:
+        """Return how an operand lies on the grid."""
+        if not s.shape:
+            if s.arguments[0] in traced.floats:
+                return Input(s.dtype, "number")
+            raise _NoKernel
+        leading, width = s.shape[:-1], s.shape[-1]
+        if width == 1 < self.C and leading == self.leading:
+            return Input(s.dtype, "column")
+        if width % self.C or width > MOST_LANES * self.C:
+            raise _NoKernel
+        if len(s.shape) == 1 and self.leading:
+            return Input(s.dtype, "row", width // self.C)
+        if leading != self.leading:
+            raise _NoKernel
+        return Input(s.dtype, "rows", width // self.C)
+
+    def lanes(self, s: Symbol) -> list[Symbol]:
+        """Cut a symbol into lanes, each C wide."""
+        return [s.trace.part(s, k, k + self.C) for k in range(0, s.shape[-1], self.C)] if s.shape[-1] > 1 else [s]
+
+
+class _NoKernel(Exception):
+    """The shapes are not rows and columns; the function runs primitive by primitive."""
+
+
+def lanes_of(s: Symbol) -> tuple[Symbol, ...]:
+    """Return the parts that a symbol is joined of, itself if it is not."""
+    return s.arguments if s.op == "join" else (s,)
+
+
+def kept(traced: Traced, grid: Grid, gradients: Iterable[Symbol | None]) -> tuple[set[int], set[int], list[Symbol]]:
+    """Choose what the forward kernel keeps for the backward kernel: operands and results by number, and the stack.
+
+    Kept are an operand that the gradients read whole, a result that they read, and on the stack whatever is dear to
+    compute again, and single lanes of an operand that is otherwise not needed any more.
+    """
+    operands: dict[int, set[int]] = {}
+    results: set[int] = set()
+    stack: list[Symbol] = []
+    sources: dict[Symbol, tuple[set[int], int]] = {}
+    for k, s in enumerate(traced.inputs):
+        for lane, part in enumerate(grid.lanes(s) if s is not None and s.shape else ()):
+            sources[part] = operands.setdefault(k, set()), lane
+    for k, s in enumerate(traced.results):
+        sources |= {part: (results, k) for part in grid.lanes(s) if part not in sources}
+    dear = dear_ones(traced)
+    seen: set[Symbol] = set()
+    waiting = [part for g in gradients if g is not None for part in grid.lanes(g)]
+    while waiting:
+        s = waiting.pop()
+        if s in seen:
+            continue
+        seen.add(s)
+        if s in sources:
+            uses, number = sources[s]
+            uses.add(number)
+        elif s in traced.edges and s in dear:
+            stack.append(s)
+        elif s.op not in ("input", "part"):
+            waiting += [a for a in s.arguments if isinstance(a, Symbol)]
+    whole = set()
+    for k, lanes in operands.items():
+        s = traced.inputs[k]
+        assert s is not None
+        parts = grid.lanes(s)
+        few = [parts[lane] for lane in sorted(lanes)]
+        if len(few) < len(parts) and all(part in traced.edges for part in few):
+            stack += few
+        elif few:
+            whole.add(k)
+    return whole, results, stack
+
+
+def dear_ones(traced: Traced) -> set[Symbol]:
+    """Return the symbols that a dear operation stands behind, without one in between that could be kept itself."""
+    dear: set[Symbol] = set()
+    for s in traced.trace.made.values():  # in the order they were made: arguments before results
+        inner = [a for a in s.arguments if isinstance(a, Symbol) and a not in traced.edges]
+        if s.op in DEAR or any([a in dear for a in inner]):
+            dear.add(s)
+    return dear
+
+
+class Writer:
+    """Writes a kernel: values that can be read, then outputs, each with all that it takes to compute it."""
+
+    def __init__(self, name: str, grid: Grid) -> None:
+        self.name, self.grid = name, grid
+        self.inputs: list[Input] = []
+        self.outputs: list[Output] = []
+        self.code: list[Instruction] = []
+        self.known: dict[Any, int] = {}
+        self.readable: dict[Symbol, tuple[int, int]] = {}
+
+    def read(self, array: Input, lanes: Iterable[Symbol]) -> None:
+        """Add an input, whose lanes are these symbols."""
+        self.readable |= {s: (len(self.inputs), lane) for lane, s in enumerate(lanes)}
+        self.inputs.append(array)
+
+    def write(self, layout: str, lanes: Sequence[Symbol]) -> None:
+        """Add an output with these lanes."""
+        self.outputs.append(Output(lanes[0].dtype, layout, tuple([self.value(s, s.dtype) for s in lanes])))
+
+    def value(self, s: Any, dtype: DType) -> int:
+        """Return the place in the code of a symbol, or of a number that meets values of `dtype`."""
+        number = s if not isinstance(s, Symbol) else s.arguments[0] if s.op == "literal" else None
+        key = s if number is None else (type(number), repr(number), dtype)
+        if key not in self.known:
+            if number is not None:
+                step = Instruction("literal", (number,), dtype)
+            elif s in self.readable:
+                step = Instruction("load", self.readable[s], s.dtype)
+            else:
+                inner = [a.dtype for a in s.arguments if isinstance(a, Symbol)]
+                meeting = s.dtype if s.op in ("where", "astype") or s.dtype is not DType.bool else inner[0]
+                step = Instruction(s.op, tuple([self.value(a, meeting) for a in s.arguments]), s.dtype)
+            self.known[key] = len(self.code)
+            self.code.append(step)
+        return self.known[key]
+
+    def kernel(self) -> Kernel:
+        """Return what was written."""
+        return Kernel(self.name, tuple(self.inputs), tuple(self.code), tuple(self.outputs))
+
+
+# ---------------------------------------------------------------- a function for operands of certain shapes
+
+
+class Plan:
+    """The kernels of a function, for operands of certain shapes and dtypes on a certain backend.
+
+    Fields:
+        plain, recorded: the operation as it is run where no graph, and where a graph is recorded.
+        read: the operands that are not constants. stack: the symbols on the stack.
+        backward: the kernel that computes `gradients`, each different one once: `written`, which `users` receive.
+    """
+
+    def __init__(self, function: Callable[..., Any], operands: Sequence[Any], home: Backend) -> None:
+        self.home, self.name = home, function.__name__ if function.__name__.isidentifier() else "fused"
+        self.traced = traced = Traced(function, operands)
+        self.single = traced.single
+        self.read = [k for k, s in enumerate(traced.inputs) if s is not None]
+        try:
+            gradients = traced.gradients()
+        except FusionError as error:  # a sum over columns, where a lane of width 1 was repeated
+            raise _NoKernel from error
+        self.gradients = [gradients[k] for k in self.read]
+        self.grid = Grid(traced, self.gradients)
+        self.whole, results, self.stack = kept(traced, self.grid, self.gradients)
+        self.results = sorted(results)
+        if any(s.dtype is not self.stack[0].dtype for s in self.stack):
+            raise _NoKernel
+        self.plain, self.recorded = FusedOp(self, function, False), FusedOp(self, function, True)
+        self.written = list(dict.fromkeys(g for g in self.gradients if g is not None))
+        self.users = [[k for k, other in enumerate(self.gradients) if other is g] for g in self.written]
+        at = {g: n for n, g in enumerate(self.written)}
+        self.found = [(None, ()) if g is None else (at[g], g.shape) for g in self.gradients]
+        self.backward = self._backward() if self.written else None
+
+    @staticmethod
+    def of(function: Callable[..., Any], operands: Sequence[Any], home: Backend) -> Plan | None:
+        """Return a plan, None where no kernel can be made for these shapes."""
+        if any(isinstance(x, Tensor) and not x.shape for x in operands):  # the gradient of a single number is a sum
+            return None
+        try:
+            return Plan(function, operands, home)
+        except _NoKernel:
+            return None
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The kernels, forward and backward."""
+        return [self.recorded.kernel, *([self.backward] if self.backward else [])]
+
+    def _backward(self) -> Kernel:
+        traced, grid, write = self.traced, self.grid, Writer(f"{self.name}_backward", self.grid)
+        for k in self.operands_read:
+            write.read(*_operand(traced, grid, k))
+        for k in self.results:
+            y = traced.results[k]
+            write.read(Input(y.dtype, "rows", y.shape[-1] // grid.C), grid.lanes(y))
+        if self.stack:
+            write.read(Input(self.stack[0].dtype, "stack", len(self.stack)), self.stack)
+        for gy in traced.gys:
+            write.read(Input(gy.dtype, "rows", gy.shape[-1] // grid.C), grid.lanes(gy))
+        for g in self.written:
+            write.write("rows", grid.lanes(g))
+        return write.kernel()
+
+    @functools.cached_property
+    def run_backward(self) -> Any:
+        """The backward kernel, ready to run; None if the backend has none."""
+        return None if self.backward is None else self.home.compile(self.backward)
+
+    @functools.cached_property
+    def symbols(self) -> dict[int, Symbol]:
+        """The symbol of each operand that is not a constant."""
+        return {k: s for k, s in enumerate(self.traced.inputs) if s is not None}
+
+    @functools.cached_property
+    def operands_read(self) -> list[int]:
+        """The operands, by number, that the backward kernel reads."""
+        return sorted(self.whole | self.traced.floats)
+
+    @functools.cached_property
+    def stack_gys(self) -> list[Symbol]:
+        """A symbol for the gradient that flows into each place of the stack."""
+        shape = (*self.grid.leading, self.grid.C)
+        return [self.traced.trace.symbol("input", (f"gs{n}",), shape, s.dtype) for n, s in enumerate(self.stack)]
+
+    @functools.cached_property
+    def all_gradients(self) -> list[Symbol | None]:
+        """The gradients, where one flows into the stack too: in a second derivative."""
+        gradients = self.traced.gradients(zip(self.stack, self.stack_gys, strict=True))
+        return [gradients[k] for k in self.read]
+
+
+def _operand(traced: Traced, grid: Grid, k: int) -> tuple[Input, list[Symbol]]:
+    """Return how a kernel reads an operand, and the symbols that it reads."""
+    s, layout = traced.inputs[k], grid.layouts[k]
+    assert s is not None
+    assert layout is not None
+    return layout, grid.lanes(s) if s.shape else [s]
+
+
+class FusedOp(Primitive):
+    """A fused function as an operation of the graph: a primitive whose rules are kernels.
+
+    Where it is recorded, it returns the stack too, behind its results; nobody but its own rule sees it.
+    """
+
+    def __init__(self, plan: Plan, function: Callable[..., Any], recorded: bool) -> None:
+        stack = plan.stack if recorded else []
+        names = list(inspect.signature(function).parameters)
+        count = len(plan.traced.inputs)
+        names = names[:count] if len(names) >= count else [f"x{k}" for k in range(count)]
+        reads = {names[k] for k in plan.whole} | ({"y"} if plan.results or stack else set())
+        fields: dict[str, Any] = {
+            "name": plan.name,
+            "operands": tuple(names[k] for k in plan.read),
+            "vjp": self.pull_back if recorded else None,
+            "saves": tuple(reads),
+            "dtype": None,
+            "hidden": 1 if stack else 0,
+            "plan": plan,
+            "stack": stack,
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self._lay_out()
+
+    plan: Plan
+    stack: list[Symbol]
+    kernel: Kernel
+    places: list[tuple[int, Any, tuple[int, ...]]]
+
+    def _lay_out(self) -> None:
+        """Write the kernel, and note in which of its outputs each result is found."""
+        traced, grid = self.plan.traced, self.plan.grid
+        write = Writer(self.name, grid)
+        for k in self.plan.read:
+            write.read(*_operand(traced, grid, k))
+        narrow = [k for k, y in enumerate(traced.results) if y.shape[-1] == grid.C]
+        lanes = [*(traced.results[k] for k in narrow), *self.stack]
+        together = len(lanes) > 1 and len({s.dtype for s in lanes}) == 1
+        places: dict[int, tuple[int, Any, tuple[int, ...]]] = {}
+        if together:
+            write.write("stack", lanes)
+            places = {k: (0, n, traced.results[k].shape) for n, k in enumerate(narrow)}
+        for k, y in enumerate(traced.results):
+            if k not in places:
+                places[k] = (len(write.outputs), (), y.shape)
+                write.write("rows", grid.lanes(y))
+        found = [places[k] for k in range(len(traced.results))]
+        if self.stack:
+            shape = (len(self.stack), *grid.leading, grid.C)
+            if together:
+                found.append((0, slice(len(narrow), None), shape))
+            else:
+                found.append((len(write.outputs), (), shape))
+                write.write("stack", self.stack)
+        object.__setattr__(self, "kernel", write.kernel())
+        object.__setattr__(self, "places", found)
+
+    @functools.cached_property
+    def forward(self) -> Any:
+        """Compute the results and, recorded, the stack: by the kernel or, without one, by replay."""
+        plan, grid = self.plan, self.plan.grid
+        run = plan.home.compile(self.kernel)
+        if run is None:
+            return self._replayed
+        nothing = (None,) * len(self.kernel.outputs)
+
+        def forward(xp: Any, *arrays: Any) -> tuple[Any, ...]:
+            written = run(grid.R, grid.C, arrays, nothing)
+            return tuple([_shaped(written[n][at], shape) for n, at, shape in self.places])
+
+        return forward
+
+    def _replayed(self, xp: Any, *arrays: Any) -> tuple[Any, ...]:
+        plan = self.plan
+        run = Replay(ArrayOps(xp), plan.home, {plan.symbols[k]: x for k, x in zip(plan.read, arrays, strict=True)})
+        results = [run.whole(s) for s in plan.traced.results]
+        if self.stack:
+            shape = (*plan.grid.leading, plan.grid.C)
+            results.append(run.ops.stack(*[run.whole(s, shape) for s in self.stack]))
+        return tuple(results)
+
+    def reads(self, needs: tuple[bool, ...]) -> set[str]:
+        """Name what the rule reads: it computes all gradients at once."""
+        return set(self.saves)
+
+    def pull_back(self, ops: Any, node: Node, gys: list[Any], needs: tuple[bool, ...], rooms: Rooms) -> tuple[Any, ...]:
+        """Return the gradient of each operand: by the kernel on arrays, by replay on tensors."""
+        plan, count = self.plan, len(self.plan.traced.results)
+        into_stack = gys[count] if self.stack else None
+        gys = [ops.zeros(node.outputs[i]) if gys[i] is None else gys[i] for i in range(count)]
+        run = plan.run_backward if ops.computes and into_stack is None else None
+        if run is None:
+            return self._replayed_back(ops, node, gys, into_stack)
+        assert node.operands is not None
+        operands = dict(zip(plan.read, node.operands, strict=True))
+        inputs = [ops.operand(operands[k]) for k in plan.operands_read]
+        if node.saved is not None:
+            inputs += [node.saved[k] for k in plan.results]
+            inputs += node.saved[count:]  # the stack
+        out = [self._slot(users, node, rooms) for users in plan.users]
+        written = run(plan.grid.R, plan.grid.C, [*inputs, *gys], out)
+        return tuple([None if n is None else _shaped(written[n], shape) for n, shape in plan.found])
+
+    def _slot(self, users: list[int], node: Node, rooms: Rooms) -> Any:
+        """Return the memory that a gradient should be written to, where it has a place that is free."""
+        for k in users:
+            slot = rooms.landing(node.parents[k])
+            if slot is not None:
+                return slot
+        return None
+
+    def _replayed_back(self, ops: Any, node: Node, gys: list[Any], into_stack: Any) -> tuple[Any, ...]:
+        plan, traced = self.plan, self.plan.traced
+        assert node.operands is not None
+        known: dict[Symbol, Any] = dict(zip(traced.gys, gys, strict=True))
+        operands = dict(zip(plan.read, node.operands, strict=True))
+        for k in plan.operands_read:
+            known[plan.symbols[k]] = ops.operand(operands[k])
+        for k in plan.results:
+            known[traced.results[k]] = y = ops.result(node, k)
+            for n, lane in enumerate(plan.grid.lanes(traced.results[k])):
+                known.setdefault(lane, y if lane is traced.results[k] else _cut(ops, y, n, plan.grid.C))
+        if self.stack:
+            stack = ops.result(node, len(traced.results))
+            known |= {s: ops.getitem(stack, index=n) for n, s in enumerate(self.stack)}
+        if into_stack is not None:
+            known |= {s: ops.getitem(into_stack, index=n) for n, s in enumerate(plan.stack_gys)}
+        gradients = plan.gradients if into_stack is None else plan.all_gradients
+        run = Replay(ops, plan.home, known)
+        return tuple([None if g is None else run.whole(g) for g in gradients])
+
+
+def _shaped(array: Any, shape: tuple[int, ...]) -> Any:
+    return array if array.shape == shape else array.reshape(shape)
+
+
+def _cut(ops: Any, y: Any, lane: int, C: int) -> Any:
+    return ops.getitem(y, index=(..., slice(lane * C, (lane + 1) * C)))
