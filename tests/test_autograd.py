@@ -21,7 +21,7 @@ def leaf(*values, dtype="float64"):
 
 
 def scope():
-    return str(autograd.current_mode().scope or "")
+    return str(autograd.current_scope() or "")
 
 
 # ---------------------------------------------------------------- grad: a pure function

@@ -50,6 +50,7 @@ FLOORS = [
         "data",
         "data.__main__",
         "checkpoint",
+        "replay",
         "generate",
         "config",
         "interop.gates",

@@ -73,6 +73,8 @@ torchlike = SimpleNamespace(
     stack=lambda xs, axis=0: torch.stack(xs, dim=axis),
     sum=_reduction(torch.sum),
     swapaxes=torch.swapaxes,
+    linear=lambda x, W, b: x @ W + b,
+    unstack=lambda x, axis=0: torch.unbind(x, axis),
     tanh=torch.tanh,
     tensor=torch.as_tensor,
     transpose=lambda x, axes=None: x.permute(axes or tuple(reversed(range(x.ndim)))),

@@ -91,6 +91,7 @@ numpy = SimpleNamespace(
     dropout=_dropout,
     gelu=lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     layer_norm=_layer_norm,
+    linear=lambda x, W, b: x @ W + b,
     log_softmax=_log_softmax,
     logsumexp=_logsumexp,
     mse_loss=lambda x, t, reduction="mean": _reduced((x - t) ** 2, reduction, x.size),
@@ -102,6 +103,7 @@ numpy = SimpleNamespace(
     softmax=lambda x, axis=-1: np.exp(_log_softmax(x, axis)),
     tensor=np.asarray,
     to=lambda x: x,
+    unstack=lambda x, axis=0: list(np.moveaxis(x, axis, 0)),
 )
 numpy.pad = lambda x, width, value=0.0: np.pad(x, width, constant_values=value)
 
@@ -203,6 +205,8 @@ TABLE = [
     row("power", lambda m, x: x**2 + x**1 + x**0, [-1.0, 0.0, 2.0]),
     row("power", lambda m, x: x**-1.5, Positive((3,))),
     row("power", lambda m, x: 2**x + 0.5**x, (2, 3)),
+    row("linear", lambda m, x, W, b: m.linear(x, W, b), (2, 3), (3, 4), (4,)),
+    row("linear", lambda m, x, W, b: m.linear(x, W, b), (5, 2, 3), (3, 4), (4,)),
     row("matmul", lambda m, a, b: a @ b, (2, 3), (3, 4)),
     row("matmul", lambda m, a, b: m.matmul(a, b), (5, 2, 3), (3, 4)),
     row("matmul", lambda m, a, b: a @ b, (2, 3), (5, 3, 4)),

@@ -13,7 +13,7 @@ import pytest
 import tinyrnn as tr
 from tests.strict_backend import StrictBackend
 from tinyrnn import backends, nn, optim
-from tinyrnn.autograd import current_mode
+from tinyrnn.autograd import current_mode, current_scope
 from tinyrnn.profile import Row, profile
 
 module = importlib.import_module("tinyrnn.profile")  # the file: `tinyrnn.profile` may be the function
@@ -234,7 +234,7 @@ def test_a_path_is_that_of_errors(backend):
         def forward(self, x):
             for _ in tr.steps(2):
                 x = tr.exp(x)
-                seen.append(str(current_mode().scope))
+                seen.append(str(current_scope()))
             return x
 
     with profile() as report:

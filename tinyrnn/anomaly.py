@@ -8,7 +8,7 @@ from typing import Any
 
 from tinyrnn import backends
 from tinyrnn import primitives as p
-from tinyrnn.autograd import ArrayOps, Edge, Node, Scope, changed_mode, combine, current_mode, told
+from tinyrnn.autograd import ArrayOps, Edge, Node, Scope, changed_mode, combine, current_scope, told
 from tinyrnn.errors import NonFiniteError
 from tinyrnn.primitives import Outer, Primitive, Slice
 from tinyrnn.tensor import Tensor
@@ -43,7 +43,7 @@ Named = list[tuple[str, Any]]
 
 def _after_operation(op: Primitive, operands: tuple[Any, ...], params: dict[str, Any], result: Any) -> None:
     """Look at what an operation returned."""
-    scope, given = current_mode().scope, _named(op, operands)
+    scope, given = current_scope(), _named(op, operands)
     sources = [(x.node, x.index) for x in operands if isinstance(x, Tensor) and x.node]
     for y in result if isinstance(result, tuple) else (result,):
         kind = _made(y, [*given, *params.items()])

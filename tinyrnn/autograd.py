@@ -51,7 +51,7 @@ class Scope:
 
 
 class Mode(NamedTuple):
-    """What holds for the operations of this thread or task: is a graph recorded, where are we, who listens.
+    """What holds for the operations of this thread or task: is a graph recorded, are kernels run, who listens.
 
     Fields:
         fused: whether fused functions run as kernels.
@@ -63,7 +63,6 @@ class Mode(NamedTuple):
     """
 
     grad: bool = True
-    scope: Scope | None = None
     fused: bool = True
     listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any], Any], None] | None = None
     back_listener: Callable[[Node, list[Any], Any, Edge | None], None] | None = None
@@ -72,6 +71,9 @@ class Mode(NamedTuple):
 
 _mode: ContextVar[Mode] = ContextVar("tinyrnn.mode", default=Mode())  # noqa: B039  # a NamedTuple cannot be changed
 current_mode = _mode.get
+
+_scope: ContextVar[Scope | None] = ContextVar("tinyrnn.scope", default=None)
+current_scope = _scope.get
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,9 +124,20 @@ def is_grad_enabled() -> bool:
     return _mode.get().grad
 
 
-def in_module(module: Any) -> changed_mode:
+class in_module:
     """Mark what happens inside the block as the work of `module`."""
-    return changed_mode(scope=Scope(_mode.get().scope, module=module))
+
+    __slots__ = ("around", "module")
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.around = _scope.get()
+        _scope.set(Scope(self.around, self.module))
+
+    def __exit__(self, *exc: object) -> None:
+        _scope.set(self.around)
 
 
 def steps(T: int | Iterable[int]) -> Iterator[int]:
@@ -133,13 +146,13 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
     Errors, pictures and gradient flow read it. Loops nest; `break` ends one as usual. A range or any other iterable of
     ints counts as it says: `tr.steps(reversed(range(T)))`.
     """
-    around = _mode.get().scope
+    around = _scope.get()
     try:
         for t in range(T) if isinstance(T, int) else T:
-            _mode.set(_mode.get()._replace(scope=Scope(around, step=t)))
+            _scope.set(Scope(around, None, t))
             yield t
     finally:
-        _mode.set(_mode.get()._replace(scope=around))
+        _scope.set(around)
 
 
 # ---------------------------------------------------------------- the graph
@@ -169,6 +182,20 @@ class Meta:
 _serial = itertools.count().__next__
 
 
+class Clock:
+    """Counts changes in place, so that a node can tell whether an operand was changed after it had been used."""
+
+    now = 0
+
+    def tick(self) -> int:
+        """Return the time of a change that happens now."""
+        self.now += 1
+        return self.now
+
+
+changes = Clock()
+
+
 class Node:
     """One operation that happened, or a leaf: a tensor that the user made and wants a gradient for.
 
@@ -178,11 +205,12 @@ class Node:
         operands: each as its rule will read it: a saved Tensor, a Python scalar, or a Meta. None once freed.
         saved: the arrays it returned, where a rule reads them.
         outputs: a Meta for each tensor it returned; several: as a tuple. serial: when. scope: where.
-        version: how often the saved operands had been changed in place.
+        born: the time on the clock of changes in place when it was made.
         grads, hooks: by output index: gradients that `backward` leaves here, and functions that see them pass.
     """
 
     __slots__ = (
+        "born",
         "grads",
         "hooks",
         "op",
@@ -194,7 +222,6 @@ class Node:
         "scope",
         "serial",
         "several",
-        "version",
     )
 
     def __init__(
@@ -217,7 +244,7 @@ class Node:
         self.scope = scope
         self.several = several
         self.serial = _serial()
-        self.version = _version(operands)
+        self.born = changes.now
         self.hooks: dict[int, list[Callable[[Any], Any]]] | None = None
         self.grads: dict[int, Any] | None = {0: None} if op is None else None
 
@@ -234,7 +261,7 @@ class Node:
         assert self.op is not None
         if self.operands is None:
             raise GraphError(_freed(self))
-        if _version(self.operands) != self.version:
+        if changes.now != self.born and any([getattr(x, "version", 0) > self.born for x in self.operands]):
             raise GraphError(
                 f"backward: an operand of {told(self.op, self.operands, self.scope)} was changed in place (by an "
                 "optimiser step, perhaps) after the forward pass had used it, so its gradient can no longer be "
@@ -248,10 +275,6 @@ class Node:
             return timer("backward", self.op, self.scope, run)
         except Exception as error:
             explain(error, "the gradient of ", self.op, self.operands, self.scope)
-
-
-def _version(operands: tuple[Any, ...]) -> int:
-    return sum([getattr(x, "version", 0) for x in operands])
 
 
 def _freed(node: Node) -> str:
@@ -392,7 +415,7 @@ def walk(
         _, node = heapq.heappop(queue)  # the youngest: all that will flow into it has arrived
         ops = ops_on(node.outputs[0].backend)
         arrived = arriving.pop(node)
-        gys = _complete(ops, node, arrived)
+        gys = _complete(ops, node, arrived, rooms)
         for i, gy in gys.items() if wanted is not None or node.grads else ():
             if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
                 found[node, i] = ops.own(gy) if gy is arrived[i][0] or node.hooks else gy
@@ -409,14 +432,17 @@ Arrived = dict[int, list[Any]]
 """What has flowed into a node so far, by output index."""
 
 
-def _complete(ops: Any, node: Node, arrived: Arrived) -> dict[int, Any]:
+def _complete(ops: Any, node: Node, arrived: Arrived, rooms: Rooms) -> dict[int, Any]:
     """Return the gradient of each output that has one, added up, and as the hooks would have it."""
     mode = _mode.get()
     if mode.timer is None:
-        gys = {i: combine(ops, parts, node.outputs[i]) for i, parts in arrived.items()}
+        gys = {i: combine(ops, parts, node.outputs[i], rooms) for i, parts in arrived.items()}
     else:
         run = functools.partial(functools.partial, combine, ops)
-        gys = {i: mode.timer("sum", node.op, node.scope, run(parts, node.outputs[i])) for i, parts in arrived.items()}
+        gys = {
+            i: mode.timer("sum", node.op, node.scope, run(parts, node.outputs[i], rooms))
+            for i, parts in arrived.items()
+        }
     if mode.back_listener is not None:
         for i, parts in arrived.items():
             mode.back_listener(node, parts, gys[i], None)
@@ -435,21 +461,35 @@ class Rooms:
 
     def __init__(self, arriving: dict[Node, Arrived]) -> None:
         self.arriving = arriving
-        self.rooms: dict[Node, Any] = {}
-        self.taken: set[Edge] = set()
+        self.rooms: dict[Node, tuple[Any, list[Any]]] = {}
+        self.places: dict[int, tuple[Any, int, Any]] = {}
 
     def landing(self, edge: Edge | None) -> Any:
         """Return the place for what flows to `edge`; None if it has none, or something else has arrived there."""
-        if edge is None or edge[0].op is not primitives.unstack or edge in self.taken:
+        if edge is None or edge[0].op is not primitives.unstack:
             return None
         parent, index = edge
-        if index in self.arriving.get(parent, ()) or parent.params.get("axis", 0) != 0 or not parent.operands:
-            return None
         if parent not in self.rooms:
+            if parent.params.get("axis", 0) != 0 or not parent.operands:
+                return None
             whole = parent.operands[0]
-            self.rooms[parent] = whole.backend.empty(whole.shape, whole.dtype)
-        self.taken.add(edge)
-        return self.rooms[parent][index]
+            self.rooms[parent] = whole.backend.empty(whole.shape, whole.dtype), [None] * len(parent.outputs)
+        room, given = self.rooms[parent]
+        if given[index] is not None or index in self.arriving.get(parent, ()):
+            return None
+        given[index] = place = room[index]
+        self.places[id(place)] = room, index, place
+        return place
+
+    def joined(self, arrays: list[Any]) -> Any:
+        """Return the room that arrays are all the places of, in order; None if they are not."""
+        room = None
+        for k, x in enumerate(arrays):
+            found, index, place = self.places.get(id(x), (None, 0, None))
+            if found is None or index != k or place is not x or (room is not None and found is not room):
+                return None
+            room = found
+        return room if room is not None and room.shape[0] == len(arrays) else None
 
 
 def _sent_on(
@@ -497,7 +537,7 @@ def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
 _UNFINISHED = (Slice, Outer)
 
 
-def combine(ops: Any, parts: list[Any], meta: Meta) -> Any:
+def combine(ops: Any, parts: list[Any], meta: Meta, rooms: Rooms | None = None) -> Any:
     """Add up what flowed into one tensor. Never writes into an array that a rule returned or a user holds."""
     if len(parts) == 1 and not isinstance(parts[0], _UNFINISHED):
         return parts[0]
@@ -509,13 +549,16 @@ def combine(ops: Any, parts: list[Any], meta: Meta) -> Any:
         dense.append(ops.scatter(*(part.gradient for part in slices), indices=indices, shape=meta.shape))
     if outers:  # Σₜ aₜᵀ gₜ is one product of all the rows
         outers.reverse()  # the walk met the last first; in order of time, neighbours in memory are neighbours here
-        a = _rows(ops, [part.a for part in outers])
-        g = _rows(ops, [part.gradient for part in outers])
+        a = _rows(ops, [part.a for part in outers], rooms)
+        g = _rows(ops, [part.gradient for part in outers], rooms)
         dense.append(ops.matmul(ops.transpose(a, axes=(1, 0)), g))
     return dense[0] if len(dense) == 1 else ops.accumulate(*dense)
 
 
-def _rows(ops: Any, blocks: list[Any]) -> Any:
+def _rows(ops: Any, blocks: list[Any], rooms: Rooms | None) -> Any:
+    joined = rooms.joined(blocks) if rooms is not None and len(blocks) > 1 else None
+    if joined is not None:
+        return ops.reshape(joined, shape=(-1, joined.shape[-1]))
     flat = [x if len(x.shape) == 2 else ops.reshape(x, shape=(-1, x.shape[-1])) for x in blocks]
     return flat[0] if len(flat) == 1 else ops.concatenate(*flat, axis=0)
 

@@ -119,8 +119,8 @@ def check_range(name: str, index: Tensor, n: int, what: str = "index") -> None:
     """
     if index.dtype.is_floating or index.dtype == DType.bool:
         raise DTypeError(f"{name}: {what} is {index.dtype}{list(index.shape)}; expected integers 0 … {n - 1}")
-    if index.size and not 0 <= int(index.min()) <= int(index.max()) < n:
-        values = index.numpy()
+    values = index.numpy()
+    if index.size and not 0 <= values.min() <= values.max() < n:
         wrong = values[(values < 0) | (values >= n)]
         raise IndexRangeError(f"{name}: {what} holds {wrong.flat[0]}; expected integers from 0 to {n - 1}")
 
@@ -377,6 +377,23 @@ def _pairs(width: Any, ndim: int) -> tuple[tuple[int, int], ...] | None:
 
 
 # ---------------------------------------------------------------- networks
+
+
+def linear(x: Any, W: Any, b: Any = None) -> Tensor:
+    """x W + b: (…, I) and (I, O) to (…, O); b (O,).
+
+    Raises: ShapeError for shapes that do not fit.
+    """
+    x, W = _as_tensor(x), _as_tensor(W)
+    if b is None or x.ndim < 2 or W.ndim != 2 or x.shape[-1] != len(W):
+        y = x @ W
+        return y if b is None else y + b
+    b = _as_tensor(b)
+    if b.shape != W.shape[1:]:
+        raise ShapeError(
+            f"linear: W has shape {W.shape} and b {b.shape}; expected b {W.shape[1:]}, one for each column"
+        )
+    return apply(p.linear, x, W, b)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:

@@ -459,6 +459,11 @@ class Plan:
         return sorted(self.whole | self.traced.floats)
 
     @functools.cached_property
+    def places_read(self) -> list[int]:
+        """Where these stand among the operands of the node."""
+        return [self.read.index(k) for k in self.operands_read]
+
+    @functools.cached_property
     def stack_gys(self) -> list[Symbol]:
         """A symbol for the gradient that flows into each place of the stack."""
         shape = (*self.grid.leading, self.grid.C)
@@ -575,8 +580,7 @@ class FusedOp(Primitive):
         if run is None:
             return self._replayed_back(ops, node, gys, into_stack)
         assert node.operands is not None
-        operands = dict(zip(plan.read, node.operands, strict=True))
-        inputs = [ops.operand(operands[k]) for k in plan.operands_read]
+        inputs = [ops.operand(node.operands[n]) for n in plan.places_read]
         if node.saved is not None:
             inputs += [node.saved[k] for k in plan.results]
             inputs += node.saved[count:]  # the stack

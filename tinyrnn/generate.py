@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from tinyrnn.autograd import no_grad
 from tinyrnn.backends import Generator
-from tinyrnn.errors import ShapeError
-from tinyrnn.functions import default_generator, log_softmax
+from tinyrnn.errors import NonFiniteError, ShapeError
+from tinyrnn.functions import default_generator
 from tinyrnn.nn import Module
+from tinyrnn.replay import Replay
 from tinyrnn.tensor import Tensor, tensor
 
 Probabilities = npt.NDArray[np.float64]
@@ -34,7 +35,8 @@ def next_distribution(
     Returns: a NumPy array (…, V).
     Source: Fan, Lewis & Dauphin 2018 (top-k); Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"
         (top-p, the nucleus).
-    Raises: ValueError for an option out of range; ShapeError for logits with no last axis.
+    Raises: ValueError for an option out of range; ShapeError for logits with no last axis; NonFiniteError if all are
+        −∞, or one is NaN or ∞.
     """
     if not logits.shape or logits.shape[-1] == 0:
         raise ShapeError(f"next_distribution: logits are {logits.shape}; expected (…, V)")
@@ -46,7 +48,16 @@ def next_distribution(
         raise ValueError(f"next_distribution: top_p is {top_p}; expected a number above 0, up to 1")
     if temperature == 0:
         temperature, top_k = 1.0, 1
-    p = np.exp(log_softmax(logits.detach().astype("float64") / temperature).numpy())
+    x = logits.numpy().astype(np.float64) / temperature
+    top = x.max(axis=-1, keepdims=True)
+    if not np.isfinite(top).all():
+        raise NonFiniteError(
+            f"next_distribution: the largest logit is {top.max()}; expected a finite one: see the loss"
+        )
+    p = np.exp(x - top)
+    p /= p.sum(axis=-1, keepdims=True)
+    if top_k is None and top_p is None:
+        return p
     order = np.argsort(-p, axis=-1, kind="stable")
     ranked = np.take_along_axis(p, order, axis=-1)
     if top_k is not None:
@@ -74,6 +85,7 @@ def generate(
     *,
     state: Any = None,
     generator: Generator | None = None,
+    replay: bool = True,
     **options: Any,
 ) -> Iterator[int]:
     """Yield `length` symbols, each drawn from what the model expects after the prompt and the symbols before it.
@@ -83,6 +95,8 @@ def generate(
         prompt: one symbol or more.
         state: what the model remembers before the prompt.
         generator: the stream of random numbers, the default one if left out.
+        replay: repeat the operations of one step (see `Replay`) rather than run the model's Python for each; False for
+            a model whose operations change from step to step.
         options: temperature, top_k and top_p of `next_distribution`.
 
     Raises: ShapeError for an empty prompt.
@@ -90,14 +104,19 @@ def generate(
     if len(prompt) == 0:
         raise ShapeError("generate: the prompt is empty; expected one symbol or more")
     x = np.asarray(prompt, np.int64)[:, None]
+    modules = [module for _, module in model.named_modules()]
+    step = Replay(model) if replay else model
     for _ in range(length):
-        training = model.training
-        model.eval()
+        training = [module.training for module in modules]
         try:
             with no_grad():  # not around the loop: what stands between two symbols is the caller's
-                logits, state = model(tensor(x), state)
+                for module in modules:
+                    module.training = False
+                logits, state = step(tensor(x), state)
+                p = next_distribution(logits[-1, 0], **options)
         finally:
-            model.train(training)
-        symbol = int(draw(next_distribution(logits[-1, 0], **options), generator))
+            for module, mode in zip(modules, training, strict=True):
+                module.training = mode
+        symbol = int(draw(p, generator))
         yield symbol
         x = np.array([[symbol]])

@@ -96,10 +96,8 @@ class Primitive:
         gys = [ops.zeros(node.outputs[i]) if gy is None else gy for i, gy in enumerate(gys)]
         gy, y = (gys, results) if node.several else (gys[0], results[0])
         if isinstance(self.vjp, tuple):
-            return tuple(
-                rule(ops, gy, y, *operands, **node.params) if need else None
-                for rule, need in zip(self.vjp, needs, strict=True)
-            )
+            rules = zip(self.vjp, needs, strict=True)
+            return tuple([rule(ops, gy, y, *operands, **node.params) if need else None for rule, need in rules])
         given = self.vjp(ops, gy, y, *operands, **node.params)  # type: ignore[misc]  # never None here
         if not isinstance(given, tuple) or len(given) != len(operands):
             told = f"{len(given)} entries" if isinstance(given, tuple) else type(given).__name__
@@ -431,6 +429,25 @@ matmul = primitive(
     dtype="common",
 )
 
+
+def _linear(xp: Any, x: Any, W: Any, b: Any) -> Any:
+    y = _matmul(xp, x, W)
+    y += b  # in place, in an array that this function made
+    return y
+
+
+linear = primitive(
+    "linear",
+    forward=_linear,
+    vjp=(
+        lambda ops, gy, y, x, W, b: ops.matmul(gy, ops.transposed(W)),
+        lambda ops, gy, y, x, W, b: Outer(x, gy),
+        lambda ops, gy, y, x, W, b: gy,
+    ),
+    saves=("W", "x", ""),
+    dtype="common",
+)
+
 # ---------------------------------------------------------------- shape
 
 reshape = primitive(
@@ -510,13 +527,25 @@ split = primitive(
     vjp=lambda ops, gys, ys, x, *, bounds, axis: (ops.concatenate(*gys, axis=axis),),
 )
 
-unstack = primitive(  # x[0], x[1], … in one operation: the steps of a sequence
+class Unstack(Primitive):
+    """x[0], x[1], … in one operation, such as the steps of a sequence; their gradients may lie in one room already."""
+
+    def pull_back(self, ops: Any, node: Any, gys: list[Any], needs: tuple[bool, ...], rooms: Any) -> tuple[Any, ...]:
+        """Return the room that the gradients were written to, or else stack them."""
+        joined = rooms.joined(gys)
+        return super().pull_back(ops, node, gys, needs, rooms) if joined is None else (joined,)
+
+
+unstack = Unstack(
     "unstack",
     forward=lambda xp, x, *, axis=0: tuple(
         [xp.getitem(x, _along(axis, len(x.shape), k)) for k in range(x.shape[axis])]
     ),
     vjp=lambda ops, gys, ys, x, *, axis=0: (ops.stack(*gys, axis=axis),),
+    saves=(),
+    dtype=None,
 )
+registry["unstack"] = unstack
 
 # ---------------------------------------------------------------- indexing, and what flows back through it
 

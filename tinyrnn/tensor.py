@@ -14,9 +14,10 @@ from tinyrnn.autograd import (
     ArrayOps,
     Meta,
     Node,
-    Scope,
     changed_mode,
+    changes,
     current_mode,
+    current_scope,
     explain,
     is_grad_enabled,
     walk,
@@ -39,7 +40,7 @@ class Tensor:
 
     def __init__(self, array: Array, backend: Backend, node: Node | None = None, index: int = 0) -> None:
         self.array, self.backend, self.node, self.index = array, backend, node, index
-        self.version = 0  # counts changes in place
+        self.version = 0  # when it was last changed in place
 
     # ------------------------------------------------ what it is
 
@@ -236,7 +237,7 @@ class Tensor:
         if tuple(array.shape) != self.shape:
             raise ShapeError(f"assign: given shape {tuple(array.shape)}; expected the tensor's own, {self.shape}")
         self.array = self.backend.astype(array, self.dtype)
-        self.version += 1
+        self.version = changes.tick()
         return self
 
     # ------------------------------------------------ operators
@@ -515,9 +516,11 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     Raises: BackendError if the operands are on different backends; ShapeError, DTypeError or IndexRangeError that name
         the operation, its operands, the module and the time step.
     """
-    backend, operands = _together(op.name, operands)
-    if op.dtype is not None:
-        operands = _promoted(op.dtype, operands)
+    backend = _shared(operands)
+    if backend is None:
+        backend, operands = _together(op.name, operands)
+        if op.dtype is not None:
+            operands = _promoted(op.dtype, operands)
     return execute(op, backend, operands, params)
 
 
@@ -530,13 +533,13 @@ def execute(op: p.Primitive, backend: Backend, operands: tuple[Any, ...], params
             computed = op.forward(backend, *arguments, **params)
         else:
             run = functools.partial(op.forward, backend, *arguments, **params)
-            computed = mode.timer("forward", op, mode.scope, run)
+            computed = mode.timer("forward", op, current_scope(), run)
     except Exception as error:
-        explain(error, "", op, operands, mode.scope)
+        explain(error, "", op, operands, current_scope())
     home = params["target"] if op is p.to else backend
     several = isinstance(computed, tuple)
     arrays = computed if several else (computed,)
-    node = _recorded(op, operands, params, arrays, home, mode.scope, several) if mode.grad and op.vjp else None
+    node = _recorded(op, operands, params, arrays, home, several) if mode.grad and op.vjp else None
     if several:
         shown = arrays[: len(arrays) - op.hidden]
         made = [node if node and node.outputs[i].dtype.is_floating else None for i in range(len(shown))]
@@ -554,7 +557,6 @@ def _recorded(
     params: dict[str, Any],
     arrays: tuple[Array, ...],
     home: Backend,
-    scope: Scope | None,
     several: bool,
 ) -> Node | None:
     """Return a node for what happened, None if no operand requires a gradient or the result can have none."""
@@ -568,7 +570,7 @@ def _recorded(
     keep, keep_results = _plan(op, needs)
     saved = tuple([x if kept or not isinstance(x, Tensor) else x.meta for x, kept in zip(operands, keep, strict=True)])
     parents = tuple([None if node is None else (node, x.index) for node, x in zip(nodes, operands, strict=True)])
-    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, scope, several)
+    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, current_scope(), several)
 
 
 @functools.cache
@@ -579,11 +581,27 @@ def _plan(op: p.Primitive, needs: tuple[bool, ...]) -> tuple[tuple[bool, ...], b
     return tuple(name in reads for name in names), "y" in reads
 
 
+def _shared(operands: tuple[Any, ...]) -> Backend | None:
+    """Return the backend of operands that are tensors on it, all of one floating dtype, and plain numbers beside them.
+
+    That is so nearly always, and then there is nothing to convert; None where there may be.
+    """
+    backend = first = kind = None
+    for x in operands:
+        if type(x) is float or type(x) is int:
+            continue
+        if not isinstance(x, Tensor):
+            return None
+        if backend is None:
+            backend, first = x.backend, x.array
+            kind = first.dtype
+        elif x.backend is not backend or x.array.dtype is not kind:
+            return None
+    return backend if backend is not None and backend.dtype(first).is_floating else None
+
+
 def _together(name: str, operands: tuple[Any, ...]) -> tuple[Backend, tuple[Any, ...]]:
     """Make tensors and plain numbers of the operands, and see that they are on one backend."""
-    backend = getattr(operands[0], "backend", None)
-    if all([isinstance(x, Tensor) and x.backend is backend for x in operands]):  # as nearly always
-        return backend, operands  # type: ignore[return-value]  # a tensor has one
     homes = [x.backend for x in operands if isinstance(x, Tensor)]
     if not homes:
         operands = _tensors(operands)
@@ -633,11 +651,6 @@ def promoted(name: str, *operands: Any) -> tuple[Any, ...]:
 
 def _promoted(kind: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the operands to their common dtype, as NumPy would; each cast is an operation of the graph."""
-    first = operands[0]
-    if isinstance(first, Tensor) and first.dtype.is_floating:
-        kind = first.array.dtype
-        if all([type(x) is float or (isinstance(x, Tensor) and x.array.dtype is kind) for x in operands]):
-            return operands  # as nearly always
     dtypes = {x.dtype for x in operands if isinstance(x, Tensor)}
     floating = any([dtype.is_floating for dtype in dtypes])
     if floating and len(dtypes) == 1:
@@ -653,17 +666,20 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
     11.0
     """
-    backend, (a, b) = _together("matmul", (a, b))
+    backend = _shared((a, b))
+    if backend is None:
+        backend, (a, b) = _together("matmul", (a, b))
+        a, b = _promoted("common", (a, b))
     if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.ndim and b.ndim):
         raise ShapeError("matmul: an operand is a single number; expected matrices or vectors: use * to scale")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        where = current_mode().scope
+        where = current_scope()
         raise ShapeError(
             f"matmul: {a.shape} @ {b.shape}{f' in {where}' if where else ''}: the last axis of the left operand has "
             f"length {a.shape[-1]}; expected {b.shape[-2 if b.ndim > 1 else 0]}, that of the right one's rows"
         )
     if a.ndim > 1 and b.ndim > 1:
-        product: Tensor = execute(p.matmul, backend, _promoted("common", (a, b)), {})
+        product: Tensor = execute(p.matmul, backend, (a, b), {})
         return product
     left = a.reshape(1, -1) if a.ndim == 1 else a
     right = b.reshape(-1, 1) if b.ndim == 1 else b

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinyrnn.backends.base import Run
-from tinyrnn.backends.kernel import Instruction, Kernel
+from tinyrnn.backends.kernel import Input, Instruction, Kernel
 
 BLOCK = 8192  # elements of a scratch block: a handful of them fit a core's second-level cache
 UFUNCS = {"divide": np.true_divide, "abs": np.absolute}  # the others are called like their instructions
@@ -41,23 +41,27 @@ def build(kernel: Kernel) -> Callable[..., None]:
 
 def runner(kernel: Kernel, function: Callable[..., None]) -> Run:
     """Wrap a compiled kernel: see that its inputs are laid out as it expects, and make room for its outputs."""
-    axes = [{"rows": 2, "row": 1, "column": 1, "stack": 3, "number": 0}[x.layout] for x in kernel.inputs]
-    lanes = [x.lanes for x in kernel.inputs]
+    axes = {"rows": 2, "row": 1, "column": 1, "stack": 3}
+    expected = [(k, axes[x.layout], x) for k, x in enumerate(kernel.inputs) if x.layout != "number"]
     rooms = [(np.dtype(y.dtype.value), y.layout == "stack", len(y.values)) for y in kernel.outputs]
 
-    def laid_out(x: Any, ndim: int, lanes: int, layout: str, R: int, C: int) -> Any:
-        shape = {"rows": (R, lanes * C), "row": (lanes * C,), "column": (R,), "stack": (lanes, R, C)}[layout]
+    def laid_out(x: Any, array: Input, R: int, C: int) -> Any:
+        n = array.lanes
+        shape = {"rows": (R, n * C), "row": (n * C,), "column": (R,), "stack": (n, R, C)}[array.layout]
         return np.require(x.reshape(shape), requirements=["C", "A", "W"])
 
     def run(R: int, C: int, inputs: Sequence[Any], out: Sequence[Any]) -> list[Any]:
-        arrays = [
-            x if ndim == 0 or (x.ndim == ndim and x.flags.carray) else laid_out(x, ndim, n, array.layout, R, C)
-            for x, ndim, n, array in zip(inputs, axes, lanes, kernel.inputs, strict=True)
-        ]
-        results = [
-            np.empty((n, R, C) if stack else (R, n * C), dtype) if given is None else given.reshape(R, n * C)
-            for given, (dtype, stack, n) in zip(out, rooms, strict=True)
-        ]
+        arrays = list(inputs)
+        for k, ndim, array in expected:
+            x = arrays[k]
+            if x.ndim != ndim or not x.flags.carray:
+                arrays[k] = laid_out(x, array, R, C)
+        results = list(out)
+        for k, (dtype, stack, n) in enumerate(rooms):
+            if results[k] is None:
+                results[k] = np.empty((n, R, C) if stack else (R, n * C), dtype)
+            elif results[k].ndim != 2:
+                results[k] = results[k].reshape(R, n * C)
         function(R, C, *arrays, *results)
         return results
 

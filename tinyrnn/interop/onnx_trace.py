@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyrnn.autograd import current_mode
+from tinyrnn.autograd import current_scope
 from tinyrnn.errors import InteropError
 from tinyrnn.interop.gates import Array
 from tinyrnn.primitives import Primitive
@@ -91,7 +91,7 @@ class Trace:
 
     def _fresh(self, what: str) -> str:
         self.count += 1
-        scope = current_mode().scope
+        scope = current_scope()
         return f"{f'{scope}/' if scope else ''}{what}_{self.count}"
 
     # ------------------------------------------------ nodes
@@ -111,7 +111,7 @@ class Trace:
         """Write a primitive that has run: what the mode's listener is called with."""
         if op.name not in WRITERS:
             raise InteropError(
-                f"export_onnx: {op.name!r} in {current_mode().scope} has no ONNX node here; write that part of the "
+                f"export_onnx: {op.name!r} in {current_scope()} has no ONNX node here; write that part of the "
                 "model with operations that have: " + ", ".join(sorted(WRITERS))
             )
         outputs = WRITERS[op.name](self, result, *operands, **params)
@@ -194,6 +194,11 @@ WRITERS |= {
 @writes("not_equal")
 def _not_equal(trace: Trace, y: Tensor, a: Any, b: Any) -> str:
     return trace.node("Not", str(WRITERS["equal"](trace, y, a, b)))
+
+
+@writes("linear")
+def _linear(trace: Trace, y: Tensor, x: Tensor, W: Tensor, b: Tensor) -> str:
+    return trace.node("Add", trace.node("MatMul", trace.name(x), trace.name(W)), trace.name(b))
 
 
 @writes("isfinite")
@@ -295,7 +300,7 @@ def _getitem(trace: Trace, y: Tensor, x: Tensor, *, index: Any) -> str:
     mixed = len(arrays) > 1 or (arrays and any(isinstance(part, int) for part in axes))
     if mixed or any("int" not in str(array.dtype) for array in arrays):
         raise InteropError(
-            f"export_onnx: an index in {current_mode().scope} picks with a mask, or with several arrays or ints at "
+            f"export_onnx: an index in {current_scope()} picks with a mask, or with several arrays or ints at "
             "once, which is no single ONNX node. Use tr.where for a mask, and index one axis at a time"
         )
     slices = {a: part for a, part in enumerate(axes) if isinstance(part, slice) and part != slice(None)}

@@ -122,8 +122,9 @@ class Cell(Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Return z = x W_x + b, for one step or, in one product, for all: (…, I) -> (…, nH)."""
-        z = x @ self.W_x
-        z = z if self.norm_x is None else self.norm_x(z)
+        if self.norm_x is None:
+            return F.linear(x, self.W_x, self.b)
+        z = self.norm_x(x @ self.W_x)
         return z if self.b is None else z + self.b
 
     def recur(self, h: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ class Linear(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x W + b."""
         check_input(self, x, ("…", "I"), self.input_size, "input_size")
-        y = x @ self.W
-        return y if self.b is None else y + self.b
+        return F.linear(x, self.W, self.b)
 
     def describe(self) -> str:
         """State the sizes."""

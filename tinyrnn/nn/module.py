@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from tinyrnn import backends
-from tinyrnn.autograd import in_module
-from tinyrnn.errors import DTypeError, ShapeError, StateDictError
+from tinyrnn.autograd import changes, in_module
+from tinyrnn.errors import DTypeError, IndexRangeError, ShapeError, StateDictError
 from tinyrnn.tensor import Tensor, tensor
 
 
@@ -113,7 +113,7 @@ class Module:
             moved, needed = parameter.detach().to(backend), parameter.requires_grad
             parameter.requires_grad = False
             parameter.array, parameter.backend = moved.array, moved.backend
-            parameter.version += 1
+            parameter.version = changes.tick()
             parameter.requires_grad = needed
         return self
 
@@ -181,13 +181,18 @@ class ModuleList(Module):
         return self
 
     def __len__(self) -> int:
-        return len(list(self.named_children()))
+        return sum([name.isdecimal() for name in vars(self)])
 
     def __iter__(self) -> Iterator[Any]:
-        return (module for _, module in self.named_children())
+        return (self[k] for k in range(len(self)))
 
-    def __getitem__(self, index: int) -> Any:
-        return list(self)[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return list(self)[index]
+        n = len(self)
+        if not -n <= index < n:
+            raise IndexRangeError(f"ModuleList: index {index}; expected one from {-n} to {n - 1}")
+        return vars(self)[str(index % n)]
 
 
 class Sequential(ModuleList):

@@ -154,7 +154,7 @@ class Recurrent(Module):
             return [cell.initial_state(batch) for cell in self.cells]
         n = len(self.cells)
         state = check_state(self, self.cells[0], state, ("L·D" if self.bidirectional else "L", "B"), (n, batch))
-        return [type(state)(*(field[k] for field in state)) for k in range(n)]
+        return [type(state)(*fields) for fields in zip(*map(F.unstack, state), strict=True)]
 
     def describe(self) -> str:
         """State the sizes."""
