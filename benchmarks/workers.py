@@ -40,6 +40,7 @@ class Peer(NamedTuple):
 
 PEERS = {
     "tinyrnn": Peer("tinyrnn", "ours", writes=True),
+    "tinyrnn-eager": Peer("tinyrnn, not captured", "ours", {"NOT_CAPTURED": "1"}, writes=True),
     "tinyrnn-plain": Peer("tinyrnn, no Numba", "ours", {"TINYRNN_FAST": "0"}, writes=True),
     "pytorch": Peer("PyTorch", "pytorch", writes=True, slack=SECOND_BIAS),
     "pytorch-cells": Peer("PyTorch's cells", "pytorch_cells", trains=False, writes=True, slack=SECOND_BIAS),
@@ -48,7 +49,7 @@ PEERS = {
     "mygrad": Peer("MyGrad", "my_grad", slow=True),
     "products": Peer("own matrix products", "products"),
 }
-SUBJECTS = ("tinyrnn", "tinyrnn-plain")  # compared with the others
+SUBJECTS = ("tinyrnn", "tinyrnn-eager", "tinyrnn-plain")  # compared with the others
 
 
 class PeerError(Exception):

@@ -11,6 +11,7 @@ from tinyrnn import errors, nn, optim
 from tinyrnn.anomaly import detect_anomaly
 from tinyrnn.autograd import enable_grad, is_grad_enabled, no_grad, steps
 from tinyrnn.backends import DType, Generator, use_backend
+from tinyrnn.capture import capture
 from tinyrnn.config import get_num_threads, set_num_threads, show_config
 from tinyrnn.functions import (
     abs,
@@ -90,6 +91,7 @@ __all__ = [
     "binary_cross_entropy",
     "bool_",
     "broadcast_to",
+    "capture",
     "clip",
     "concatenate",
     "cross_entropy",

@@ -35,6 +35,10 @@ class FusionError(TinyRNNError, TypeError):
     """A function that cannot be fused: it does more than elementwise operations, or looks at values."""
 
 
+class CaptureError(TinyRNNError, TypeError):
+    """A function that cannot be captured: it looks at values, or uses tensors that it was not given."""
+
+
 class GradientError(TinyRNNError, AssertionError):
     """A gradient that disagrees with its numerical estimate."""
 

@@ -119,10 +119,13 @@ def check_range(name: str, index: Tensor, n: int, what: str = "index") -> None:
     """
     if index.dtype.is_floating or index.dtype == DType.bool:
         raise DTypeError(f"{name}: {what} is {index.dtype}{list(index.shape)}; expected integers 0 … {n - 1}")
-    values = index.numpy()
-    if index.size and not 0 <= values.min() <= values.max() < n:
-        wrong = values[(values < 0) | (values >= n)]
-        raise IndexRangeError(f"{name}: {what} holds {wrong.flat[0]}; expected integers from 0 to {n - 1}")
+
+    def see(values: Any) -> None:
+        if values.size and not 0 <= values.min() <= values.max() < n:
+            wrong = values[(values < 0) | (values >= n)]
+            raise IndexRangeError(f"{name}: {what} holds {wrong.flat[0]}; expected integers from 0 to {n - 1}")
+
+    index.backend.check(see, index.array)
 
 
 def _as_tensor(x: Any) -> Tensor:

@@ -527,6 +527,7 @@ split = primitive(
     vjp=lambda ops, gys, ys, x, *, bounds, axis: (ops.concatenate(*gys, axis=axis),),
 )
 
+
 class Unstack(Primitive):
     """x[0], x[1], … in one operation, such as the steps of a sequence; their gradients may lie in one room already."""
 

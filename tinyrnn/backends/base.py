@@ -114,6 +114,10 @@ class Backend(Protocol):
     def to_host(self, array: Array) -> Any:
         """Return a NumPy array with the values of `array`: read-only where it shares memory with it."""
 
+    def check(self, see: Callable[[Any], None], array: Array) -> None:
+        """Show the values of `array`, on the host, to a function that raises an error if they are not as expected."""
+        see(self.to_host(array))
+
     def copy(self, array: Array) -> Array:
         """Return a new array with the same elements, laid out row by row."""
 

@@ -86,7 +86,8 @@ def source(kernel: Kernel) -> str:
     fast_tanh = any(step.op == "tanh" and step.dtype is DType.float32 for step in kernel.code)
     arrays = [f"x{k}" for k in range(len(kernel.inputs))] + [f"y{k}" for k in range(len(kernel.outputs))]
     types = ["int64", "int64", *map(_type, kernel.inputs), *map(_type, kernel.outputs)]
-    lines = [f'@numba.njit("void({", ".join(types)})", error_model="numpy", fastmath={{"contract"}}, nogil=True, cache=True)']
+    options = 'error_model="numpy", fastmath={"contract"}, nogil=True, cache=True'  # contract: a b + c, rounded once
+    lines = [f'@numba.njit("void({", ".join(types)})", {options})']
     lines += [f"def {kernel.name}({', '.join(['R', 'C', *arrays])}):"]
     lines += ["    for i in range(R):", "        for j in range(C):"]
     for n, step in enumerate(kernel.code):

@@ -69,8 +69,12 @@ def check_lengths(name: str, lengths: Any, x: Tensor) -> Tensor:
         raise DTypeError(f"{name}: lengths are {lengths.dtype}; expected {expected}")
     if lengths.shape != (B,):
         raise ShapeError(f"{name}: lengths have shape {lengths.shape}; expected ({B},), {expected}")
-    if B and not 0 <= int(lengths.min()) <= int(lengths.max()) <= T:
-        raise IndexRangeError(f"{name}: lengths are {lengths.tolist()}; expected {expected}")
+
+    def see(values: Any) -> None:
+        if B and not 0 <= values.min() <= values.max() <= T:
+            raise IndexRangeError(f"{name}: lengths are {values.tolist()}; expected {expected}")
+
+    lengths.backend.check(see, lengths.array)
     return lengths
 
 

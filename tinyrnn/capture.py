@@ -1,0 +1,190 @@
+"""A function of tensors, run once in Python and from then on repeated: the same calls of the backend, nothing else.
+
+A training step is thousands of small operations, and around each of them Python looks up a backend, wraps an array,
+records a node. What comes of all that is, for the same shapes, the same calls on the same backend in the same order.
+`capture` runs the function once on a `Tape`, a backend that does what the real one does and writes down each call, and
+makes of the list a function of arrays. Nothing here knows what a gradient is: a backward pass is calls like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tinyrnn import backends
+from tinyrnn.autograd import current_mode
+from tinyrnn.errors import BackendError, CaptureError
+from tinyrnn.nn import Module
+from tinyrnn.tape import Tape
+from tinyrnn.tensor import Tensor, tensor
+
+MOST_PROGRAMS = 8  # combinations of shapes whose calls are kept
+
+
+class capture:
+    """Run a function of tensors as the list of calls that it comes down to: what `jit` is elsewhere.
+
+        def gradients(x, y, state):
+            logits, state = model(x, state)
+            loss = tr.cross_entropy(logits, y)
+            loss.backward()
+            return loss, state
+
+        step = tr.capture(gradients, model)
+        loss, state = step(x, y, state)          # the second call repeats the calls of the first
+
+    Args:
+        function: of tensors (NumPy arrays will do), alone or in tuples, lists and dicts, and of other values, which are
+            constants. It returns the like, and may call backward(). Its Python runs once for each combination of shapes
+            and constants, so it may not look at values (`if`, item()), and what else it reads is not read again.
+        parameters: modules, or tensors, that it computes with: their values, and whether a module is training, are read
+            at each call, and their `.grad` receives what a backward() gives them.
+
+    The results have no history. Random numbers are drawn anew at each call. An optimiser's step stays outside, since
+    its learning rate and count are Python's.
+
+    Raises: CaptureError for a function that looks at values, or uses a tensor that it was not given.
+
+    >>> from tinyrnn import nn
+    >>> layer = nn.Linear(2, 1)
+    >>> def loss_of(x):
+    ...     loss = (layer(x) ** 2).mean()
+    ...     loss.backward()
+    ...     return loss
+    >>> step = capture(loss_of, layer)
+    >>> losses = [step(tensor([[1.0, 2.0]])), step(tensor([[3.0, 4.0]]))]
+    >>> layer.W.grad.shape, len(step.programs)
+    ((2, 1), 1)
+    """
+
+    def __init__(self, function: Callable[..., Any], *parameters: Module | Tensor) -> None:
+        self.function = function
+        modules = [part for part in parameters if isinstance(part, Module)]
+        self.modules = [module for part in modules for _, module in part.named_modules()]
+        owned = [p for part in parameters for p in (part.parameters() if isinstance(part, Module) else [part])]
+        self.parameters: list[Tensor] = list(dict.fromkeys(owned))
+        self.programs: dict[Any, Program] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function."""
+        mode = current_mode()
+        if mode.listener is not None or mode.timer is not None:  # somebody wants to see each operation
+            return self.function(*arguments)
+        given = [tensor(x) if hasattr(x, "__array__") and not isinstance(x, Tensor) else x for x in leaves(arguments)]
+        tensors = [x for x in given if isinstance(x, Tensor)]
+        key: list[Any] = [mode.grad, mode.fused, structure(arguments)]
+        for x in given:
+            key += (x.array.shape, x.array.dtype, x.backend) if isinstance(x, Tensor) else (type(x), x)
+        key += [module.training for module in self.modules]
+        program = self.programs.get(tuple(key))
+        if program is None:
+            if len(self.programs) >= MOST_PROGRAMS:
+                self.programs.clear()
+            program = Program(self.function, filled(arguments, iter(given)), tensors, self.parameters)
+            self.programs[tuple(key)] = program
+            return program.returned(program.first)
+        program.first = []
+        return program.returned(program.calls(*[x.array for x in tensors], *[p.array for p in self.parameters]))
+
+
+class Program:
+    """The calls that a function comes down to, for inputs of certain shapes.
+
+    Args: function; arguments, for it; inputs, the tensors among them; parameters, that it computes with.
+    Fields:
+        text: the calls, as Python.
+        calls: a function of it, from the arrays of inputs and parameters to those of results, then of gradients.
+        first: what came of the run that was recorded.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Any, inputs: list[Tensor], parameters: list[Tensor]
+    ) -> None:
+        homes = {x.backend for x in [*inputs, *parameters]}
+        if len(homes) != 1:
+            names = " and ".join(sorted(home.name for home in homes)) or "none"
+            raise CaptureError(f"capture: the inputs and parameters are on {names}; expected one backend for all")
+        self.home = homes.pop()
+        tape = Tape(self.home)
+        traced = [tape.given(x.array) for x in inputs]
+        on_tape = {id(x): Tensor(array, tape) for x, array in zip(inputs, traced, strict=True)}
+        before = [(p.array, p.backend, p.node, p.version) for p in parameters]
+        try:
+            for p in parameters:
+                p.array, p.backend, needed = tape.given(p.array), tape, p.requires_grad
+                p.node = None
+                p.requires_grad = needed
+            with backends.use_backend(tape):
+                self.like = function(*mapped(arguments, lambda x: on_tape[id(x)] if isinstance(x, Tensor) else x))
+            grads = [p.grad for p in parameters]
+        except BackendError as error:
+            raise CaptureError(
+                f"capture: the function uses a tensor that it was not given ({error}); pass it as an argument, or name "
+                "the module it belongs to: tr.capture(function, model)"
+            ) from error
+        finally:
+            for p, fields in zip(parameters, before, strict=True):
+                p.array, p.backend, p.node, p.version = fields
+        self.learned = [p for p, g in zip(parameters, grads, strict=True) if g is not None]
+        results = [x for x in leaves(self.like) if isinstance(x, Tensor)]
+        self.count = len(results)
+        outputs = [*results, *(g for g in grads if g is not None)]
+        self.like = mapped(self.like, lambda x: None if isinstance(x, Tensor) else Constant(x))
+        recorded = [tape.lifted(y.array) for y in outputs]
+        self.text = tape.text_of(recorded)
+        self.calls = tape.function(self.text)
+        self.first = [y.value for y in recorded]
+
+    def returned(self, arrays: list[Any]) -> Any:
+        """Return what the calls have made as the function would, and give the parameters their gradients."""
+        for p, array in zip(self.learned, arrays[self.count :], strict=True):
+            new = Tensor(array, self.home)
+            p.grad = new if p.grad is None else Tensor(p.grad.array + array, self.home)
+        tensors = (Tensor(array, self.home) for array in arrays[: self.count])
+        return mapped(self.like, lambda x: x.value if isinstance(x, Constant) else next(tensors))
+
+
+class Constant:
+    """A value that a function returned which is not a tensor."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+# ---------------------------------------------------------------- nested values
+
+
+def leaves(nested: Any) -> Iterator[Any]:
+    """Yield what a (nested) tuple, list or dict holds."""
+    if isinstance(nested, tuple | list):
+        for part in nested:
+            yield from leaves(part)
+    elif isinstance(nested, dict):
+        for part in nested.values():
+            yield from leaves(part)
+    else:
+        yield nested
+
+
+def mapped(nested: Any, function: Callable[[Any], Any]) -> Any:
+    """Return a nested value with the function applied to each leaf."""
+    if isinstance(nested, dict):
+        return {name: mapped(part, function) for name, part in nested.items()}
+    if isinstance(nested, tuple | list):
+        parts = [mapped(part, function) for part in nested]
+        return type(nested)(*parts) if hasattr(nested, "_fields") else type(nested)(parts)
+    return function(nested)
+
+
+def filled(nested: Any, values: Iterator[Any]) -> Any:
+    """Return a nested value with other leaves."""
+    return mapped(nested, lambda _: next(values))
+
+
+def structure(nested: Any) -> Any:
+    """Return what two nested values have in common that differ in their leaves alone."""
+    if isinstance(nested, dict):
+        return (dict, *((name, structure(part)) for name, part in nested.items()))
+    if isinstance(nested, tuple | list):
+        return (type(nested), *map(structure, nested))
+    return None
