@@ -300,6 +300,11 @@ def kept(traced: Traced, grid: Grid, gradients: Iterable[Symbol | None]) -> tupl
     for k, s in enumerate(traced.results):
         sources |= {part: (results, k) for part in grid.lanes(s) if part not in sources}
     dear = dear_ones(traced)
+
+    def at_hand(s: Symbol) -> bool:
+        """Tell whether s is one operation away from what is there anyway, as tanh(c') is: then time saves memory."""
+        return s.op in DEAR and all([a in sources for a in s.arguments if isinstance(a, Symbol)])
+
     seen: set[Symbol] = set()
     waiting = [part for g in gradients if g is not None for part in grid.lanes(g)]
     while waiting:
@@ -310,7 +315,7 @@ def kept(traced: Traced, grid: Grid, gradients: Iterable[Symbol | None]) -> tupl
         if s in sources:
             uses, number = sources[s]
             uses.add(number)
-        elif s in traced.edges and s in dear:
+        elif s in traced.edges and s in dear and not at_hand(s):
             stack.append(s)
         elif s.op not in ("input", "part"):
             waiting += [a for a in s.arguments if isinstance(a, Symbol)]
@@ -503,6 +508,7 @@ class FusedOp(Primitive):
             "saves": tuple(reads),
             "dtype": None,
             "hidden": 1 if stack else 0,
+            "unread": frozenset(range(len(plan.traced.results))) - frozenset(plan.results),
             "plan": plan,
             "stack": stack,
         }
@@ -513,35 +519,22 @@ class FusedOp(Primitive):
     plan: Plan
     stack: list[Symbol]
     kernel: Kernel
-    places: list[tuple[int, Any, tuple[int, ...]]]
+    shapes: list[tuple[int, ...]]
 
     def _lay_out(self) -> None:
-        """Write the kernel, and note in which of its outputs each result is found."""
+        """Write the kernel, and note the shapes of what it writes: each result by itself, so that it may be let go."""
         traced, grid = self.plan.traced, self.plan.grid
         write = Writer(self.name, grid)
         for k in self.plan.read:
             write.read(*_operand(traced, grid, k))
-        narrow = [k for k, y in enumerate(traced.results) if y.shape[-1] == grid.C]
-        lanes = [*(traced.results[k] for k in narrow), *self.stack]
-        together = len(lanes) > 1 and len({s.dtype for s in lanes}) == 1
-        places: dict[int, tuple[int, Any, tuple[int, ...]]] = {}
-        if together:
-            write.write("stack", lanes)
-            places = {k: (0, n, traced.results[k].shape) for n, k in enumerate(narrow)}
-        for k, y in enumerate(traced.results):
-            if k not in places:
-                places[k] = (len(write.outputs), (), y.shape)
-                write.write("rows", grid.lanes(y))
-        found = [places[k] for k in range(len(traced.results))]
+        for y in traced.results:
+            write.write("rows", grid.lanes(y))
+        shapes = [y.shape for y in traced.results]
         if self.stack:
-            shape = (len(self.stack), *grid.leading, grid.C)
-            if together:
-                found.append((0, slice(len(narrow), None), shape))
-            else:
-                found.append((len(write.outputs), (), shape))
-                write.write("stack", self.stack)
+            write.write("stack", self.stack)
+            shapes.append((len(self.stack), *grid.leading, grid.C))
         object.__setattr__(self, "kernel", write.kernel())
-        object.__setattr__(self, "places", found)
+        object.__setattr__(self, "shapes", shapes)
 
     @functools.cached_property
     def forward(self) -> Any:
@@ -554,7 +547,7 @@ class FusedOp(Primitive):
 
         def forward(xp: Any, *arrays: Any) -> tuple[Any, ...]:
             written = run(grid.R, grid.C, arrays, nothing)
-            return tuple([_shaped(written[n][at], shape) for n, at, shape in self.places])
+            return tuple([_shaped(y, shape) for y, shape in zip(written, self.shapes, strict=True)])
 
         return forward
 

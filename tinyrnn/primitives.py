@@ -60,6 +60,7 @@ class Primitive:
     dtype: str | None
     operands: tuple[str, ...] = field(init=False)
     hidden: ClassVar[int] = 0  # how many results, the last ones, are for its own rules alone
+    unread: ClassVar[frozenset[int]] = frozenset()  # the results, by number, that no rule reads though it reads others
 
     def __post_init__(self) -> None:
         parameters = list(inspect.signature(self.forward).parameters.values())[1:]

@@ -570,7 +570,10 @@ def _recorded(
     keep, keep_results = _plan(op, needs)
     saved = tuple([x if kept or not isinstance(x, Tensor) else x.meta for x, kept in zip(operands, keep, strict=True)])
     parents = tuple([None if node is None else (node, x.index) for node, x in zip(nodes, operands, strict=True)])
-    return Node(op, outputs, saved, parents, arrays if keep_results else None, params, current_scope(), several)
+    kept_results = None
+    if keep_results:
+        kept_results = tuple([None if i in op.unread else array for i, array in enumerate(arrays)])
+    return Node(op, outputs, saved, parents, kept_results, params, current_scope(), several)
 
 
 @functools.cache

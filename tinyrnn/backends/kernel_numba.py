@@ -70,7 +70,8 @@ def tanh(x):
     q = np.float32(7.7764483e-07) * s + np.float32(3.2856152e-04)
     q = ((q * s + np.float32(2.5876936e-02)) * s + np.float32(4.6714332e-01)) * s + one
     y = p / q
-    return one if (x > nine) | (y > one) else -one if (x < -nine) | (y < -one) else y
+    y = one if (x > nine) | (y > one) else y
+    return -one if (x < -nine) | (y < -one) else y
 
 """
 
@@ -89,7 +90,11 @@ def source(kernel: Kernel) -> str:
     options = 'error_model="numpy", fastmath={"contract"}, nogil=True, cache=True'  # contract: a b + c, rounded once
     lines = [f'@numba.njit("void({", ".join(types)})", {options})']
     lines += [f"def {kernel.name}({', '.join(['R', 'C', *arrays])}):"]
-    lines += ["    for i in range(R):", "        for j in range(C):"]
+    lines += ["    for i in range(R):"]
+    for k, output in enumerate(kernel.outputs):  # lanes side by side, each by itself: LLVM cannot see them apart
+        packed = range(len(output.values)) if _is_packed(output) else ()
+        lines += [f"        y{k}_{lane} = y{k}[i, {lane} * C : {lane + 1} * C]" for lane in packed]
+    lines += ["        for j in range(C):"]
     for n, step in enumerate(kernel.code):
         lines += [f"            v{n} = {_expression(kernel, step)}"]
         lines += [f"            {_place(kernel, *place)} = v{n}" for place in kernel.stored.get(n, ())]
@@ -137,8 +142,14 @@ def _lane(lane: int) -> str:
     return "j" if lane == 0 else f"j + {lane} * C"
 
 
+def _is_packed(output: Output) -> bool:
+    return output.layout == "rows" and len(output.values) > 1
+
+
 def _place(kernel: Kernel, k: int, lane: int) -> str:
-    return f"y{k}[{lane}, i, j]" if kernel.outputs[k].layout == "stack" else f"y{k}[i, {_lane(lane)}]"
+    if _is_packed(kernel.outputs[k]):
+        return f"y{k}_{lane}[j]"
+    return f"y{k}[{lane}, i, j]" if kernel.outputs[k].layout == "stack" else f"y{k}[i, j]"
 
 
 def _expression(kernel: Kernel, step: Instruction) -> str:

@@ -46,7 +46,11 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
         else:
             state = type(new)(*(F.where(mask[t], now, old) for now, old in zip(new, state, strict=True)))
             out[t] = F.where(mask[t], new[0], 0.0)
-    return F.stack(out), state
+    del zs
+    whole = F.stack(out)
+    for t in range(T):  # each outₜ is from here on its place in the whole: the graph keeps it once
+        out[t].array = whole.backend.getitem(whole.array, t)
+    return whole, state
 
 
 def running(name: str, lengths: Any, x: Tensor) -> Tensor:
