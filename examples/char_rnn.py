@@ -75,6 +75,15 @@ def train(options: argparse.Namespace) -> None:
         step, elapsed = saved["step"], saved["elapsed"]
         random.state = saved["random"]
     log = Log(options.out, step, fresh=not saved)
+
+    def gradients(x: tr.Tensor, y: tr.Tensor, state: Any) -> tuple[tr.Tensor, Any]:
+        """Return the loss of a window and the state after it, and leave the gradients in the parameters."""
+        logits, state = model(x, state)
+        loss = tr.cross_entropy(logits, y)
+        loss.backward()  # through all the time steps of the window
+        return loss, tr.detach(state)  # and no further: the next window does not reach back into this one
+
+    learn = tr.capture(gradients, model)  # runs its Python once, and from then on the operations alone
     print(f"{config['text']}: {len(text):,} characters, {len(vocabulary)} different\n{model!r}")
 
     def save() -> None:
@@ -109,13 +118,10 @@ def train(options: argparse.Namespace) -> None:
             if step % len(windows) == 0:
                 state = None  # every stream begins again
 
-            logits, state = model(tr.tensor(x), state)
-            loss = tr.cross_entropy(logits, y)
             optimizer.zero_grad()
-            loss.backward()  # through all the time steps of the window
+            loss, state = learn(x, y, state)
             norm = optim.clip_grad_norm(model.parameters(), CLIP)
             optimizer.step()
-            state = tr.detach(state)  # and no further: the next window does not reach back into this one
 
             step += 1
             log.add(step, loss, norm)

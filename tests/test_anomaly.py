@@ -240,7 +240,8 @@ def test_the_gate_that_a_weights_gradient_is_of_is_named(backend):
     layer.cells[0].W_x.assign(tr.full((2, 6), 1e-20))
     loss = layer(tr.full((1, 1, 2), 1e20))[0].sum()
     message = anomaly(loss.backward)
-    assert message.startswith("the gradient of matmul(float32[1, 1, 2], float32[2, 6]) in Recurrent.cells.0 for b made")
+    call = "linear(float32[1, 1, 2], float32[2, 6], float32[6]) in Recurrent.cells.0"
+    assert message.startswith(f"the gradient of {call} for W made")
     assert "in 6 of 12 elements, such as [0, 0], in gate i, for" in message
 
 

@@ -313,7 +313,7 @@ def test_without_a_graph_nothing_is_kept_for_one():
     with tr.no_grad():
         f(tr.randn(2, 3, requires_grad=True), tr.randn(2, 3))
     assert len(f.latest.plain.kernel.outputs) == 1
-    assert "forward" not in vars(f.latest.recorded)  # was never asked for
+    assert "run" not in vars(f.latest.recorded)  # was never asked for
 
 
 def test_source_shows_both_kernels():

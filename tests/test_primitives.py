@@ -103,8 +103,8 @@ numpy = SimpleNamespace(
     softmax=lambda x, axis=-1: np.exp(_log_softmax(x, axis)),
     tensor=np.asarray,
     to=lambda x: x,
-    unstack=lambda x, axis=0: list(np.moveaxis(x, axis, 0)),
 )
+numpy.unstack = lambda x, axis=0: list(np.moveaxis(x, axis, 0))  # NumPy's own is younger than 2.0
 numpy.pad = lambda x, width, value=0.0: np.pad(x, width, constant_values=value)
 
 

@@ -10,7 +10,7 @@ from tinyrnn import backends
 from tinyrnn import primitives as p
 from tinyrnn.autograd import ArrayOps, Edge, Node, Scope, changed_mode, combine, current_scope, told
 from tinyrnn.errors import NonFiniteError
-from tinyrnn.primitives import Outer, Primitive, Slice
+from tinyrnn.primitives import Outer, Primitive, Slice, Spread
 from tinyrnn.tensor import Tensor
 
 
@@ -87,7 +87,7 @@ def _factors(part: Any) -> list[Any]:
     """Return the tensors or arrays that a part of a gradient is made of."""
     if isinstance(part, Outer):
         return [part.a, part.gradient]
-    return [part.gradient if isinstance(part, Slice) else part]
+    return [part.gradient if isinstance(part, Slice | Spread) else part]
 
 
 # ---------------------------------------------------------------- looking

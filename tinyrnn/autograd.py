@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 from tinyrnn import primitives
 from tinyrnn.backends import Backend, DType
 from tinyrnn.errors import DTypeError, GraphError, IndexRangeError, ShapeError, TinyRNNError
-from tinyrnn.primitives import Outer, Primitive, Slice
+from tinyrnn.primitives import Outer, Primitive, Slice, Spread
 
 # ---------------------------------------------------------------- where and when
 
@@ -325,6 +325,9 @@ class ArrayOps:
         self.backend = backend
         self.turned: dict[int, tuple[Any, Any, int]] = {}
 
+    defers = True
+    """Whether the sum over rows that undoes broadcasting may wait until all that is to be added has arrived."""
+
     computes = True
     """Whether values are computed here, by kernels where there are some; not recorded, operation by operation."""
 
@@ -534,7 +537,7 @@ def _leading_to(wanted: set[Edge], roots: Iterable[Edge]) -> set[Node]:
     return useful
 
 
-_UNFINISHED = (Slice, Outer)
+_UNFINISHED = (Slice, Outer, Spread)
 
 
 def combine(ops: Any, parts: list[Any], meta: Meta, rooms: Rooms | None = None) -> Any:
@@ -544,6 +547,7 @@ def combine(ops: Any, parts: list[Any], meta: Meta, rooms: Rooms | None = None) 
     dense = [part for part in parts if not isinstance(part, _UNFINISHED)]
     slices = [part for part in parts if isinstance(part, Slice)]
     outers = [part for part in parts if isinstance(part, Outer)]
+    spreads = [part for part in parts if isinstance(part, Spread)]
     if slices:
         indices = tuple(part.index for part in slices)
         dense.append(ops.scatter(*(part.gradient for part in slices), indices=indices, shape=meta.shape))
@@ -552,6 +556,10 @@ def combine(ops: Any, parts: list[Any], meta: Meta, rooms: Rooms | None = None) 
         a = _rows(ops, [part.a for part in outers], rooms)
         g = _rows(ops, [part.gradient for part in outers], rooms)
         dense.append(ops.matmul(ops.transpose(a, axes=(1, 0)), g))
+    if spreads:
+        spreads.reverse()
+        g = ops.sum(_rows(ops, [part.gradient for part in spreads], rooms), axis=0)
+        dense.append(g if ops.dtype(g) is meta.dtype else ops.astype(g, dtype=meta.dtype))
     return dense[0] if len(dense) == 1 else ops.accumulate(*dense)
 
 
@@ -570,6 +578,8 @@ def _fitted(ops: Any, g: Any, meta: Meta, node: Node) -> Any:
     if not hasattr(g, "shape"):
         raise DTypeError(f"the gradient of {node!r} is {type(g).__name__}; expected an array, a Slice or an Outer")
     if g.shape != meta.shape and tuple(g.shape) != meta.shape:
+        if ops.defers and len(meta.shape) == 1 < len(g.shape) and g.shape[-1:] == meta.shape:
+            return Spread(g)
         extra = len(g.shape) - len(meta.shape)
         padded = (1,) * extra + meta.shape
         stretched = tuple(i for i, (n, m) in enumerate(zip(g.shape, padded, strict=False)) if m == 1 and n != 1)

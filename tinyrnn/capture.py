@@ -76,7 +76,14 @@ class capture:
         for x in given:
             key += (x.array.shape, x.array.dtype, x.backend) if isinstance(x, Tensor) else (type(x), x)
         key += [module.training for module in self.modules]
-        program = self.programs.get(tuple(key))
+        try:
+            program = self.programs.get(tuple(key))
+        except TypeError as error:
+            kinds = ", ".join(sorted({type(x).__name__ for x in given}))
+            raise CaptureError(
+                f"capture: the arguments hold {kinds}; expected tensors, arrays, and beside them values that can be "
+                f"compared and hashed, such as numbers, text and None ({error})"
+            ) from error
         if program is None:
             if len(self.programs) >= MOST_PROGRAMS:
                 self.programs.clear()
@@ -137,10 +144,10 @@ class Program:
 
     def returned(self, arrays: list[Any]) -> Any:
         """Return what the calls have made as the function would, and give the parameters their gradients."""
-        for p, array in zip(self.learned, arrays[self.count :], strict=True):
-            new = Tensor(array, self.home)
-            p.grad = new if p.grad is None else Tensor(p.grad.array + array, self.home)
-        tensors = (Tensor(array, self.home) for array in arrays[: self.count])
+        made = (Tensor(array if array.shape else self.home.asarray(array), self.home) for array in arrays)
+        tensors = iter([next(made) for _ in range(self.count)])
+        for p, g in zip(self.learned, made, strict=True):
+            p.grad = g if p.grad is None else Tensor(p.grad.array + g.array, self.home)
         return mapped(self.like, lambda x: x.value if isinstance(x, Constant) else next(tensors))
 
 

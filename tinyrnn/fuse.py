@@ -76,11 +76,13 @@ class fused:
         if not mode.fused or mode.listener is not None:
             return self.function(*operands)
         key: list[Any] = []
-        recorded = False
+        backend, recorded = None, False
         for x in operands:
             if isinstance(x, Tensor):
-                array = x.array
-                key += (array.shape, array.dtype, x.backend)
+                array, backend = x.array, backend or x.backend
+                if x.backend is not backend:
+                    return self.function(*operands)  # which says so
+                key += (array.shape, array.dtype)
                 recorded = recorded or x.node is not None
             elif type(x) is float:
                 key.append(float)  # one is like another
@@ -88,23 +90,23 @@ class fused:
                 return self(*[tensor(x) if isinstance(x, list) or hasattr(x, "shape") else x for x in operands])
             else:
                 key += (type(x), x)
+        if backend is None or isinstance(backend, Trace):
+            return self.function(*operands)
+        key.append(backend.home)
         try:
             plan = self.plans[tuple(key)]
         except KeyError:
-            plan = self._planned(tuple(key), operands)
+            plan = self._planned(tuple(key), operands, backend.home)
         if plan is None or (recorded and any([operands[k].node for k in plan.traced.columns])):
             return self.function(*operands)
         self.latest = plan
         op = plan.recorded if recorded and mode.grad else plan.plain
-        results = execute(op, plan.home, tuple([operands[k] for k in plan.read]), {})
+        results = execute(op, backend, tuple([operands[k] for k in plan.read]), {})
         return results[0] if plan.single else results
 
-    def _planned(self, key: Any, operands: tuple[Any, ...]) -> Plan | None:
+    def _planned(self, key: Any, operands: tuple[Any, ...], home: Backend) -> Plan | None:
         """Trace the function for new operands; None where it is to run primitive by primitive."""
-        homes = {x.backend for x in operands if isinstance(x, Tensor)}
-        plan = None
-        if len(homes) == 1 and not isinstance(home := homes.pop(), Trace):
-            plan = Plan.of(self.function, operands, home)
+        plan = Plan.of(self.function, operands, home)
         if len(self.plans) > 256:  # shapes without end: forget, the compiled kernels are kept elsewhere
             self.plans.clear()
         self.plans[key] = plan
@@ -183,6 +185,7 @@ class Traced:
         for edge, gy in [*entering, *((self.edges[s], g) for s, g in stack)]:
             roots[edge] = roots[edge] + gy if edge in roots else gy
         ops = ArrayOps(self.trace)
+        ops.defers = False
         with changed_mode(grad=False, listener=None, back_listener=None, timer=None):
             found = walk(roots, lambda _: ops, wanted={leaf for leaf in self.leaves if leaf})
         return [found.get(leaf) if leaf else None for leaf in self.leaves]
@@ -520,6 +523,7 @@ class FusedOp(Primitive):
     stack: list[Symbol]
     kernel: Kernel
     shapes: list[tuple[int, ...]]
+    nothing: tuple[None, ...]
 
     def _lay_out(self) -> None:
         """Write the kernel, and note the shapes of what it writes: each result by itself, so that it may be let go."""
@@ -534,26 +538,25 @@ class FusedOp(Primitive):
             write.write("stack", self.stack)
             shapes.append((len(self.stack), *grid.leading, grid.C))
         object.__setattr__(self, "kernel", write.kernel())
+        object.__setattr__(self, "nothing", (None,) * len(write.outputs))
         object.__setattr__(self, "shapes", shapes)
 
-    @functools.cached_property
-    def forward(self) -> Any:
+    def forward(self, xp: Any, *arrays: Any) -> tuple[Any, ...]:
         """Compute the results and, recorded, the stack: by the kernel or, without one, by replay."""
-        plan, grid = self.plan, self.plan.grid
-        run = plan.home.compile(self.kernel)
+        run = self.run if xp is self.plan.home else xp.compile(self.kernel)
         if run is None:
-            return self._replayed
-        nothing = (None,) * len(self.kernel.outputs)
+            return self._replayed(xp, *arrays)
+        written = run(self.plan.grid.R, self.plan.grid.C, arrays, self.nothing)
+        return tuple([_shaped(y, shape) for y, shape in zip(written, self.shapes, strict=True)])
 
-        def forward(xp: Any, *arrays: Any) -> tuple[Any, ...]:
-            written = run(grid.R, grid.C, arrays, nothing)
-            return tuple([_shaped(y, shape) for y, shape in zip(written, self.shapes, strict=True)])
-
-        return forward
+    @functools.cached_property
+    def run(self) -> Any:
+        """The kernel, ready to run; None if the backend has none."""
+        return self.plan.home.compile(self.kernel)
 
     def _replayed(self, xp: Any, *arrays: Any) -> tuple[Any, ...]:
         plan = self.plan
-        run = Replay(ArrayOps(xp), plan.home, {plan.symbols[k]: x for k, x in zip(plan.read, arrays, strict=True)})
+        run = Replay(ArrayOps(xp), xp, {plan.symbols[k]: x for k, x in zip(plan.read, arrays, strict=True)})
         results = [run.whole(s) for s in plan.traced.results]
         if self.stack:
             shape = (*plan.grid.leading, plan.grid.C)
@@ -569,7 +572,7 @@ class FusedOp(Primitive):
         plan, count = self.plan, len(self.plan.traced.results)
         into_stack = gys[count] if self.stack else None
         gys = [ops.zeros(node.outputs[i]) if gys[i] is None else gys[i] for i in range(count)]
-        run = plan.run_backward if ops.computes and into_stack is None else None
+        run = self._run_backward(ops) if ops.computes and into_stack is None else None
         if run is None:
             return self._replayed_back(ops, node, gys, into_stack)
         assert node.operands is not None
@@ -580,6 +583,12 @@ class FusedOp(Primitive):
         out = [self._slot(users, node, rooms) for users in plan.users]
         written = run(plan.grid.R, plan.grid.C, [*inputs, *gys], out)
         return tuple([None if n is None else _shaped(written[n], shape) for n, shape in plan.found])
+
+    def _run_backward(self, ops: Any) -> Any:
+        plan = self.plan
+        if ops.backend is plan.home or plan.backward is None:
+            return plan.run_backward
+        return ops.backend.compile(plan.backward)
 
     def _slot(self, users: list[int], node: Node, rooms: Rooms) -> Any:
         """Return the memory that a gradient should be written to, where it has a place that is free."""
@@ -606,7 +615,7 @@ class FusedOp(Primitive):
         if into_stack is not None:
             known |= {s: ops.getitem(into_stack, index=n) for n, s in enumerate(plan.stack_gys)}
         gradients = plan.gradients if into_stack is None else plan.all_gradients
-        run = Replay(ops, plan.home, known)
+        run = Replay(ops, node.outputs[0].backend, known)
         return tuple([None if g is None else run.whole(g) for g in gradients])
 
 

@@ -49,6 +49,15 @@ class Outer:
         self.a, self.gradient = a, gradient
 
 
+class Spread:
+    """The gradient of a vector that was repeated over rows, not added up over them yet: T small sums make one large."""
+
+    __slots__ = ("gradient",)
+
+    def __init__(self, gradient: Any) -> None:
+        self.gradient = gradient
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Primitive:
     """An operation and its gradient: see the top of this module, and `primitive`, which makes one."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from tinyrnn import backends
 from tinyrnn.autograd import Node, Scope, changed_mode, current_mode
 from tinyrnn.backends import Backend
-from tinyrnn.primitives import Outer, Primitive, Slice
+from tinyrnn.primitives import Outer, Primitive, Slice, Spread
 from tinyrnn.tensor import Tensor
 
 
@@ -232,7 +232,7 @@ def _parts(x: Any) -> list[Any]:
         return [part for several in x for part in _parts(several)]
     if isinstance(x, Outer):
         return [x.a, x.gradient]
-    if isinstance(x, Slice):
+    if isinstance(x, Slice | Spread):
         return [x.gradient]
     if isinstance(x, Node):
         return _parts((x.operands, x.saved))

@@ -30,9 +30,14 @@ class Recorded:
         """The element type, as the real backend has it."""
         return self.value.dtype
 
-    def reshape(self, *shape: Any) -> Any:
-        """Return the same elements in another shape."""
-        return self.tape.record(type(self.value).reshape, self, *shape)
+    def __getattr__(self, name: str) -> Any:
+        """Return a method, whose call is recorded, or what another attribute holds."""
+        found = getattr(self.value, name)
+        if name.startswith("__"):
+            raise AttributeError(f"an array on a tape has no {name}")
+        if callable(found):
+            return functools.partial(self.tape.record, getattr(type(self.value), name), self)
+        return found if isinstance(found, int | tuple) else self.tape.record(getattr, self, name)
 
     def __getitem__(self, index: Any) -> Any:
         return self.tape.record(operator.getitem, self, index)
@@ -62,12 +67,16 @@ class Tape(Backend):
     name = "a tape"
 
     def __init__(self, home: Backend) -> None:
-        self.home = home
+        self._home = home
         self.inputs: list[str] = []
         self.lines: list[tuple[list[str], str, list[str]]] = []  # what is made, the call, what it reads
         self.names: dict[str, Any] = {}
         self.known: dict[int, str] = {}
         self.compiled: dict[Kernel, Run | None] = {}
+
+    @property
+    def home(self) -> Backend:
+        return self._home
 
     def given(self, array: Any) -> Recorded:
         """Return an input."""
@@ -138,7 +147,10 @@ class Tape(Backend):
     # ------------------------------------------------ what the engine asks of a backend
 
     def __getattr__(self, name: str) -> Any:
-        call = functools.partial(self.record, getattr(self.home, name))
+        found = getattr(self.home, name)
+        if not callable(found):
+            return found
+        call = functools.partial(self.record, found)
         setattr(self, name, call)
         return call
 

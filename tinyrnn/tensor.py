@@ -699,7 +699,7 @@ class TensorOps:
         except KeyError:
             raise AttributeError(f"no primitive is called {name!r}") from None
 
-    computes = False
+    computes, defers = False, True
 
     def transposed(self, x: Tensor) -> Tensor:
         """Return x with its last two axes exchanged."""

@@ -102,6 +102,11 @@ class Backend(Protocol):
     name: str
     """What `use_backend` takes: "numpy", "cupy", "cupy:1"."""
 
+    @property
+    def home(self) -> Backend:
+        """The backend that computes: itself, if it does not pass everything on to another one."""
+        return self
+
     def __getattr__(self, name: str) -> Any:
         """Return the function of the array namespace called `name`."""
 

@@ -282,6 +282,13 @@ def _stack(trace: Trace, y: Tensor, *xs: Any, axis: int = 0) -> str:
     return trace.node("Concat", *(trace.node("Unsqueeze", trace.name(x), trace.numbers(axis)) for x in xs), axis=axis)
 
 
+@writes("unstack")
+def _unstack(trace: Trace, y: Any, x: Tensor, *, axis: int = 0) -> tuple[str, ...]:
+    n = x.shape[axis]
+    parts = trace.node_with(n, "Split", (trace.name(x), trace.numbers(*[1] * n)), axis=axis)
+    return tuple(trace.node("Squeeze", part, trace.numbers(axis)) for part in parts)
+
+
 @writes("split")
 def _split(trace: Trace, y: Any, x: Tensor, *, bounds: Any, axis: int) -> tuple[str, ...]:
     lengths = trace.numbers(*(stop - start for start, stop in bounds))
