@@ -1,5 +1,6 @@
 """Threads of the BLAS, and what tinyrnn says that it runs on."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -153,10 +154,10 @@ def test_a_backend_that_does_not_work_is_shown_with_its_reason(monkeypatch):
 def test_what_is_not_installed_is_shown_with_its_extra(monkeypatch):
     def version(name):
         if name in ("numba", "cupy", "cupy-cuda12x", "cupy-cuda13x"):
-            raise config.metadata.PackageNotFoundError(name)
+            raise importlib.metadata.PackageNotFoundError(name)
         return "1.2.3"
 
-    monkeypatch.setattr(config.metadata, "version", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     monkeypatch.setattr(config.importlib.util, "find_spec", lambda name: None)
     facts = show_config().facts
     assert "tinyrnn[cuda12]" in facts["CuPy"]
@@ -165,7 +166,7 @@ def test_what_is_not_installed_is_shown_with_its_extra(monkeypatch):
 
 
 def test_what_is_installed_is_shown_with_its_version(monkeypatch):
-    monkeypatch.setattr(config.metadata, "version", lambda name: f"{name}-9")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name}-9")
     monkeypatch.setattr(config.importlib.util, "find_spec", lambda name: name)
     monkeypatch.delenv("TINYRNN_FAST", raising=False)
     facts = show_config().facts

@@ -344,6 +344,19 @@ def test_an_optimizer_updates_as_without_fusing():
         np.testing.assert_allclose(*found, rtol=1e-12)
 
 
+def test_arguments_by_name():
+    operands = [tr.randn(2, 6), tr.randn(2, 6), tr.randn(2, 2), tr.randn(2)]
+    named = cells.gru_step(*operands[:2], b_hn=operands[3], h=operands[2])
+    assert named.tolist() == cells.gru_step(*operands).tolist()
+
+    @fused
+    def f(x, *, n):
+        return x * n
+
+    with pytest.raises(FusionError, match="n can be given by name only"):
+        f(tr.ones(2), n=2)
+
+
 # ---------------------------------------------------------------- what cannot be fused
 
 

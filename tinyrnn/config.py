@@ -6,7 +6,6 @@ import importlib.util
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,8 @@ def show_config() -> Config:
 
 def _version(*names: str) -> str:
     """Return the version of the first package that is installed, "" if none is."""
+    from importlib import metadata  # costs 20 ms, which most programs need not pay
+
     for name in names:
         try:
             return metadata.version(name)

@@ -70,8 +70,15 @@ class fused:
         self.plans: dict[Any, Plan | None] = {}
         self.latest: Plan | None = None
 
-    def __call__(self, *operands: Any) -> Any:
+    def __call__(self, *operands: Any, **named: Any) -> Any:
         """Call the function."""
+        if named:
+            bound = inspect.signature(self.function).bind(*operands, **named)
+            if bound.kwargs:
+                raise FusionError(
+                    f"@fused {self.function.__name__}: {', '.join(bound.kwargs)} can be given by name only"
+                )
+            return self(*bound.args)
         mode = current_mode()
         if not mode.fused or mode.listener is not None:
             return self.function(*operands)
