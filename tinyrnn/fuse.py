@@ -22,12 +22,13 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tinyrnn import backends
 from tinyrnn.autograd import ArrayOps, Edge, Meta, Node, Rooms, changed_mode, current_mode, walk
 from tinyrnn.backends import Backend, DType, Input, Instruction, Kernel, Output
-from tinyrnn.errors import BackendError, FusionError
+from tinyrnn.errors import BackendError, DTypeError, FusionError, ShapeError
 from tinyrnn.primitives import Primitive, registry
 from tinyrnn.symbols import Symbol, Trace, broadcast
 from tinyrnn.tensor import Tensor, execute, tensor
@@ -160,6 +161,10 @@ class Traced:
         try:
             with changed_mode(grad=True, listener=self._note, back_listener=None, timer=None):
                 returned = function(*arguments)
+        except (ShapeError, DTypeError) as error:
+            given = (f"{x.dtype}{list(x.shape)}" if isinstance(x, Tensor) else repr(x) for x in operands)
+            error.add_note(f"in the fused function {function.__name__}({', '.join(given)})")
+            raise
         except BackendError as error:
             raise FusionError(
                 f"@fused {function.__name__}: it computes with a tensor that is not one of its arguments ({error}); "
@@ -368,9 +373,9 @@ class Writer:
         self.readable |= {s: (len(self.inputs), lane) for lane, s in enumerate(lanes)}
         self.inputs.append(array)
 
-    def write(self, layout: str, lanes: Sequence[Symbol]) -> None:
+    def write(self, layout: str, lanes: Sequence[Symbol], meaning: str) -> None:
         """Add an output with these lanes."""
-        self.outputs.append(Output(lanes[0].dtype, layout, tuple([self.value(s, s.dtype) for s in lanes])))
+        self.outputs.append(Output(lanes[0].dtype, layout, tuple([self.value(s, s.dtype) for s in lanes]), meaning))
 
     def value(self, s: Any, dtype: DType) -> int:
         """Return the place in the code of a symbol, or of a number that meets values of `dtype`."""
@@ -401,6 +406,7 @@ class Plan:
     """The kernels of a function, for operands of certain shapes and dtypes on a certain backend.
 
     Fields:
+        names: of the operands, as the function calls them.
         plain, recorded: the operation as it is run where no graph, and where a graph is recorded.
         read: the operands that are not constants. stack: the symbols on the stack.
         backward: the kernel that computes `gradients`, each different one once: `written`, which `users` receive.
@@ -410,6 +416,7 @@ class Plan:
         self.home, self.name = home, function.__name__ if function.__name__.isidentifier() else "fused"
         self.traced = traced = Traced(function, operands)
         self.single = traced.single
+        self.names = names_of(function, len(operands))
         self.read = [k for k, s in enumerate(traced.inputs) if s is not None]
         try:
             gradients = traced.gradients()
@@ -421,7 +428,7 @@ class Plan:
         self.results = sorted(results)
         if any(s.dtype is not self.stack[0].dtype for s in self.stack):
             raise _NoKernel
-        self.plain, self.recorded = FusedOp(self, function, False), FusedOp(self, function, True)
+        self.plain, self.recorded = FusedOp(self, False), FusedOp(self, True)
         self.written = list(dict.fromkeys(g for g in self.gradients if g is not None))
         self.users = [[k for k, other in enumerate(self.gradients) if other is g] for g in self.written]
         at = {g: n for n, g in enumerate(self.written)}
@@ -446,16 +453,17 @@ class Plan:
     def _backward(self) -> Kernel:
         traced, grid, write = self.traced, self.grid, Writer(f"{self.name}_backward", self.grid)
         for k in self.operands_read:
-            write.read(*_operand(traced, grid, k))
+            write.read(*_operand(self, k))
         for k in self.results:
             y = traced.results[k]
-            write.read(Input(y.dtype, "rows", y.shape[-1] // grid.C), grid.lanes(y))
+            write.read(Input(y.dtype, "rows", y.shape[-1] // grid.C, f"result {k}"), grid.lanes(y))
         if self.stack:
-            write.read(Input(self.stack[0].dtype, "stack", len(self.stack)), self.stack)
-        for gy in traced.gys:
-            write.read(Input(gy.dtype, "rows", gy.shape[-1] // grid.C), grid.lanes(gy))
-        for g in self.written:
-            write.write("rows", grid.lanes(g))
+            write.read(Input(self.stack[0].dtype, "stack", len(self.stack), "the stack"), self.stack)
+        for n, gy in enumerate(traced.gys):
+            write.read(Input(gy.dtype, "rows", gy.shape[-1] // grid.C, f"gradient of result {n}"), grid.lanes(gy))
+        for g, users in zip(self.written, self.users, strict=True):
+            names = " and ".join(self.names[self.read[k]] for k in users)
+            write.write("rows", grid.lanes(g), f"gradient of {names}")
         return write.kernel()
 
     @functools.cached_property
@@ -491,12 +499,19 @@ class Plan:
         return [gradients[k] for k in self.read]
 
 
-def _operand(traced: Traced, grid: Grid, k: int) -> tuple[Input, list[Symbol]]:
+def names_of(function: Callable[..., Any], count: int) -> list[str]:
+    """Return the names of a function's first operands; those of *args are numbered."""
+    parameters = list(inspect.signature(function).parameters.values())
+    several = parameters[-1].name if parameters and parameters[-1].kind is inspect.Parameter.VAR_POSITIONAL else ""
+    names = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    return [names[k] if k < len(names) else f"{several}{k - len(names)}" for k in range(count)]
+
+
+def _operand(plan: Plan, k: int) -> tuple[Input, list[Symbol]]:
     """Return how a kernel reads an operand, and the symbols that it reads."""
-    s, layout = traced.inputs[k], grid.layouts[k]
-    assert s is not None
+    s, layout = plan.symbols[k], plan.grid.layouts[k]
     assert layout is not None
-    return layout, grid.lanes(s) if s.shape else [s]
+    return replace(layout, meaning=plan.names[k]), plan.grid.lanes(s) if s.shape else [s]
 
 
 class FusedOp(Primitive):
@@ -505,15 +520,12 @@ class FusedOp(Primitive):
     Where it is recorded, it returns the stack too, behind its results; nobody but its own rule sees it.
     """
 
-    def __init__(self, plan: Plan, function: Callable[..., Any], recorded: bool) -> None:
+    def __init__(self, plan: Plan, recorded: bool) -> None:
         stack = plan.stack if recorded else []
-        names = list(inspect.signature(function).parameters)
-        count = len(plan.traced.inputs)
-        names = names[:count] if len(names) >= count else [f"x{k}" for k in range(count)]
-        reads = {names[k] for k in plan.whole} | ({"y"} if plan.results or stack else set())
+        reads = {plan.names[k] for k in plan.whole} | ({"y"} if plan.results or stack else set())
         fields: dict[str, Any] = {
             "name": plan.name,
-            "operands": tuple(names[k] for k in plan.read),
+            "operands": tuple(plan.names[k] for k in plan.read),
             "vjp": self.pull_back if recorded else None,
             "saves": tuple(reads),
             "dtype": None,
@@ -537,12 +549,12 @@ class FusedOp(Primitive):
         traced, grid = self.plan.traced, self.plan.grid
         write = Writer(self.name, grid)
         for k in self.plan.read:
-            write.read(*_operand(traced, grid, k))
-        for y in traced.results:
-            write.write("rows", grid.lanes(y))
+            write.read(*_operand(self.plan, k))
+        for k, y in enumerate(traced.results):
+            write.write("rows", grid.lanes(y), f"result {k}")
         shapes = [y.shape for y in traced.results]
         if self.stack:
-            write.write("stack", self.stack)
+            write.write("stack", self.stack, "the stack")
             shapes.append((len(self.stack), *grid.leading, grid.C))
         object.__setattr__(self, "kernel", write.kernel())
         object.__setattr__(self, "nothing", (None,) * len(write.outputs))

@@ -7,7 +7,7 @@ them run.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tinyrnn.backends.base import DType
@@ -24,6 +24,7 @@ class Input:
     dtype: DType
     layout: str
     lanes: int = 1
+    meaning: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Output:
     dtype: DType
     layout: str
     values: tuple[int, ...]
+    meaning: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Kernel:
     inputs: tuple[Input, ...]
     code: tuple[Instruction, ...]
     outputs: tuple[Output, ...]
+
+    @property
+    def legend(self) -> str:
+        """What its arrays are: `x0: z, x1: r; y0: result 0`."""
+        inputs = [f"x{k}: {x.meaning}" for k, x in enumerate(self.inputs)]
+        outputs = [f"y{k}: {y.meaning}" for k, y in enumerate(self.outputs)]
+        return f"{', '.join(inputs)}; {', '.join(outputs)}"
 
     @property
     def stored(self) -> dict[int, list[tuple[int, int]]]:

@@ -58,6 +58,7 @@ def source(kernel: Kernel) -> str:
     inputs = [_parameter(f"x{k}", array) for k, array in enumerate(kernel.inputs)]
     outputs = [f"{C_TYPES[array.dtype]}* __restrict__ y{k}" for k, array in enumerate(kernel.outputs)]
     lines = ["#include <cuda_fp16.h>"] if half else []
+    lines += [f"// {kernel.legend}"]
     lines += [f'extern "C" __global__ void {kernel.name}(']
     lines += [f"    {', '.join(['const long long R', 'const long long C', *inputs, *outputs])}) {{"]
     lines += ["    const long long stride = (long long)gridDim.x * blockDim.x;"]

@@ -83,8 +83,17 @@ def supports(kernel: Kernel) -> bool:
 
 
 def source(kernel: Kernel) -> str:
-    """Return the kernel as the text of a module with a function (R, C, *inputs, *outputs)."""
+    """Return the kernel as a function (R, C, *inputs, *outputs), without what stands around it in its module."""
+    return f"# {kernel.legend}\n{_function(kernel)}"
+
+
+def _module(kernel: Kernel) -> str:
+    """Return the text of the module that the kernel is compiled in; kernels that compute alike have the same."""
     fast_tanh = any(step.op == "tanh" and step.dtype is DType.float32 for step in kernel.code)
+    return f"{HEAD}{TANH if fast_tanh else ''}\n{_function(kernel)}"
+
+
+def _function(kernel: Kernel) -> str:
     arrays = [f"x{k}" for k in range(len(kernel.inputs))] + [f"y{k}" for k in range(len(kernel.outputs))]
     types = ["int64", "int64", *map(_type, kernel.inputs), *map(_type, kernel.outputs)]
     options = 'error_model="numpy", fastmath={"contract"}, nogil=True, cache=True'  # contract: a b + c, rounded once
@@ -98,12 +107,12 @@ def source(kernel: Kernel) -> str:
     for n, step in enumerate(kernel.code):
         lines += [f"            v{n} = {_expression(kernel, step)}"]
         lines += [f"            {_place(kernel, *place)} = v{n}" for place in kernel.stored.get(n, ())]
-    return HEAD + (TANH if fast_tanh else "") + "\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def build(kernel: Kernel) -> Callable[..., None]:
     """Compile the kernel, or load what an earlier process has compiled."""
-    text = source(kernel)
+    text = _module(kernel)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = _folder() / f"{kernel.name}_{digest}.py"
     if not path.exists():

@@ -23,7 +23,8 @@ def source(kernel: Kernel) -> str:
     """Return the kernel as the text of a Python function (R, C, *inputs, *outputs)."""
     arrays = [f"x{k}" for k in range(len(kernel.inputs))] + [f"y{k}" for k in range(len(kernel.outputs))]
     body, scratch = _body(kernel)
-    lines = [f"def {kernel.name}({', '.join(['R', 'C', *arrays])}):", "    height = max(1, BLOCK // C)"]
+    lines = [f"# {kernel.legend}", f"def {kernel.name}({', '.join(['R', 'C', *arrays])}):"]
+    lines += ["    height = max(1, BLOCK // C)"]
     lines += [f"    s{n} = scratch({n}, {dtype!r}, height, C)" for n, dtype in enumerate(scratch)]
     lines += ["    for top in range(0, R, height):", "        rows = slice(top, min(top + height, R))"]
     lines += ["        n = rows.stop - top"] if scratch else []
