@@ -25,7 +25,7 @@ ENGINE = [  # floors 0 to 4
     ],
     ["primitives", "autograd"],
     ["tensor"],
-    ["symbols", "fuse", "functions", "gradcheck", "anomaly", "profile"],
+    ["symbols", "traced", "lowering", "fuse", "functions", "gradcheck", "anomaly", "profile"],
     [
         "nn.init",
         "nn.module",

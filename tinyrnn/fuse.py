@@ -7,9 +7,9 @@
         return sigmoid(o) * tanh(c), c
 
 Nothing is derived twice. For each new combination of shapes and dtypes the function runs once on symbols
-(`symbols.py`); the graph that this leaves is an ordinary one, and the ordinary walk carries symbols back through it by
-the primitives' own rules. What both compute is an expression for each element, and the backend of the operands makes
-one loop of it (`backends/kernel.py`).
+(`symbols.py`, `traced.py`); the graph that this leaves is an ordinary one, and the ordinary walk carries symbols back
+through it by the primitives' own rules. What both compute is an expression for each element, and the backend of the
+operands makes one loop of it (`lowering.py`, `backends/kernel.py`).
 
 The forward kernel keeps what the backward kernel reads and is dear to compute again (σ, tanh), in one array, the
 *stack*. It is a result like any other, and has a gradient. So every order of derivative exists: where the backward pass
@@ -20,21 +20,18 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tinyrnn import backends
-from tinyrnn.autograd import ArrayOps, Edge, Meta, Node, Rooms, changed_mode, current_mode, walk
-from tinyrnn.backends import Backend, DType, Input, Instruction, Kernel, Output
-from tinyrnn.errors import BackendError, DTypeError, FusionError, ShapeError
-from tinyrnn.primitives import Primitive, registry
-from tinyrnn.symbols import Symbol, Trace, broadcast
+from tinyrnn.autograd import ArrayOps, Node, Rooms, changed_mode, current_mode
+from tinyrnn.backends import Backend, Input, Kernel
+from tinyrnn.errors import FusionError
+from tinyrnn.lowering import Grid, NoKernel, Writer, kept
+from tinyrnn.primitives import Primitive
+from tinyrnn.symbols import Symbol, Trace
 from tinyrnn.tensor import Tensor, execute, tensor
-
-DEAR = {"exp", "log", "tanh", "power"}  # kept for the backward kernel rather than computed again
-MOST_LANES = 16
+from tinyrnn.traced import Replay, Traced
 
 
 def fusion(enabled: bool) -> changed_mode:
@@ -131,274 +128,6 @@ class fused:
         return self if instance is None else functools.partial(self, instance)
 
 
-# ---------------------------------------------------------------- what a trace leaves
-
-
-class Traced:
-    """A function that ran on symbols: its results, and their gradients.
-
-    Fields:
-        inputs: the symbol of each operand, None for a constant. results: the symbols it returned; single: as one.
-        columns: the operands, by number, that have no gradient here: (…, 1), whose gradient would be a sum; and masks.
-        gys: symbols for the gradients that enter at the results. edges: where each symbol stands in the graph.
-    """
-
-    def __init__(self, function: Callable[..., Any], operands: Sequence[Any]) -> None:
-        self.trace = Trace(function.__name__)
-        floating = [x.dtype for x in operands if isinstance(x, Tensor) and x.dtype.is_floating]
-        self.working = floating[0] if floating else DType.float32
-        self.floats = {k for k, x in enumerate(operands) if type(x) is float}
-        self.inputs: list[Symbol | None] = [self._input(k, x) for k, x in enumerate(operands)]
-        self.edges: dict[Symbol, Edge] = {}
-        arguments: list[Any] = []
-        widest = max(x.shape[-1] for x in operands if isinstance(x, Tensor) and x.shape)
-        for x, symbol in zip(operands, self.inputs, strict=True):
-            arguments.append(x if symbol is None else Tensor(symbol, self.trace))
-            if isinstance(x, Tensor) and x.dtype.is_floating:
-                arguments[-1].requires_grad = not (x.shape and x.shape[-1] == 1 < widest)
-        self.columns = [k for k, x in enumerate(operands) if isinstance(x, Tensor) and not arguments[k].requires_grad]
-        self.leaves = [(x.node, 0) if isinstance(x, Tensor) and x.node else None for x in arguments]
-        try:
-            with changed_mode(grad=True, listener=self._note, back_listener=None, timer=None):
-                returned = function(*arguments)
-        except (ShapeError, DTypeError) as error:
-            given = (f"{x.dtype}{list(x.shape)}" if isinstance(x, Tensor) else repr(x) for x in operands)
-            error.add_note(f"in the fused function {function.__name__}({', '.join(given)})")
-            raise
-        except BackendError as error:
-            raise FusionError(
-                f"@fused {function.__name__}: it computes with a tensor that is not one of its arguments ({error}); "
-                "pass it as one"
-            ) from error
-        self.single = not isinstance(returned, tuple)
-        self.tensors = (returned,) if self.single else returned
-        for y in self.tensors:
-            if not isinstance(y, Tensor) or y.backend is not self.trace:
-                raise FusionError(
-                    f"@fused {function.__name__}: it returned {type(y).__name__}; expected tensors made of its operands"
-                )
-        self.results: list[Symbol] = [y.array for y in self.tensors]
-        self.gys = [self.trace.symbol("input", (f"gy{i}",), y.shape, y.dtype) for i, y in enumerate(self.results)]
-
-    def _input(self, k: int, x: Any) -> Symbol | None:
-        if isinstance(x, Tensor):
-            return self.trace.symbol("input", (k,), x.shape, x.dtype)
-        return self.trace.symbol("input", (k,), (), self.working) if type(x) is float else None
-
-    def _note(self, op: Primitive, operands: Any, params: Any, result: Any) -> None:
-        for y in result if isinstance(result, tuple) else (result,):
-            if y.node:
-                self.edges.setdefault(y.array, (y.node, y.index))
-
-    def gradients(self, stack: Iterable[tuple[Symbol, Symbol]] = ()) -> list[Symbol | None]:
-        """Carry `gys`, and the gradients of symbols on the stack, given with them, back to the inputs."""
-        roots: dict[Edge, Symbol] = {}
-        entering = [((y.node, y.index), gy) for y, gy in zip(self.tensors, self.gys, strict=True) if y.node]
-        for edge, gy in [*entering, *((self.edges[s], g) for s, g in stack)]:
-            roots[edge] = roots[edge] + gy if edge in roots else gy
-        ops = ArrayOps(self.trace)
-        ops.defers = False
-        with changed_mode(grad=False, listener=None, back_listener=None, timer=None):
-            found = walk(roots, lambda _: ops, wanted={leaf for leaf in self.leaves if leaf})
-        return [found.get(leaf) if leaf else None for leaf in self.leaves]
-
-
-class Replay:
-    """Computes symbols from known ones, operation by operation, on whatever `ops` computes with."""
-
-    def __init__(self, ops: Any, home: Backend, known: dict[Symbol, Any]) -> None:
-        self.ops, self.home, self.known = ops, home, known
-
-    def whole(self, s: Symbol, shape: tuple[int, ...] | None = None) -> Any:
-        """Return the values of a symbol, repeated until they have its shape, or a larger one."""
-        x, shape = self.value(s), s.shape if shape is None else shape
-        if isinstance(x, bool | int | float):
-            return self.ops.zeros(Meta(shape, s.dtype, self.home)) + x
-        return x if tuple(x.shape) == shape else self.ops.broadcast_to(x, shape=shape)
-
-    def value(self, s: Any) -> Any:
-        """Return what stands for a symbol, or a number itself."""
-        if not isinstance(s, Symbol):
-            return s
-        if s not in self.known:
-            self.known[s] = self.computed(s)
-        return self.known[s]
-
-    def computed(self, s: Symbol) -> Any:
-        """Do the operation."""
-        if s.op == "literal":
-            return s.arguments[0]
-        if s.op == "part":
-            x, start = s.arguments
-            return self.ops.getitem(self.value(x), index=(..., slice(start, start + s.shape[-1])))
-        if s.op == "join":
-            parts = [self.whole(part, (*s.shape[:-1], part.shape[-1])) for part in s.arguments]
-            return self.ops.concatenate(*parts, axis=-1)
-        if s.op == "astype":
-            return self.ops.astype(self.value(s.arguments[0]), dtype=s.dtype)
-        values = [self.value(a) for a in s.arguments]
-        if all([isinstance(x, int | float) for x in values]):  # numbers alone stay numbers, with all their digits
-            return registry[s.op].forward(backends.get("numpy"), *values)
-        result = getattr(self.ops, s.op)(*values)
-        return self.ops.astype(result, dtype=s.dtype) if s.op == "where" else result  # which may choose of two numbers
-
-
-# ---------------------------------------------------------------- the grid
-
-
-class Grid:
-    """The rows and columns that a kernel runs over, and how each operand lies on them.
-
-    Results are (…, lanes·C), and so are the operands, but for those that are the same for every row, (lanes·C,), or for
-    every column, (…, 1). The leading axes together are the R rows.
-
-    Raises: _NoKernel where the shapes are not like that.
-    """
-
-    def __init__(self, traced: Traced, gradients: Iterable[Symbol | None]) -> None:
-        inputs = [s for s in traced.inputs if s is not None and s.shape]
-        self.leading = broadcast(*(s.shape[:-1] for s in inputs))
-        self.R = math.prod(self.leading)
-        written = [*traced.results, *(g for g in gradients if g is not None)]
-        widths = {part.shape[-1] if part.shape else 0 for s in written for part in lanes_of(s)}
-        self.C = math.gcd(*widths)
-        fitting = all(s.shape and s.shape == (*self.leading, s.shape[-1]) for s in traced.results)
-        fitting = fitting and not any(s.op == "literal" for s in written)
-        if self.R * self.C == 0 or not fitting or any(s.shape[-1] > MOST_LANES * self.C for s in written):
-            raise _NoKernel
-        self.layouts = [None if s is None else self.layout(traced, s) for s in traced.inputs]
-
-    def layout(self, traced: Traced, s: Symbol) -> Input:
-        """Return how an operand lies on the grid."""
-        if not s.shape:
-            if s.arguments[0] in traced.floats:
-                return Input(s.dtype, "number")
-            raise _NoKernel
-        leading, width = s.shape[:-1], s.shape[-1]
-        if width == 1 < self.C and leading == self.leading:
-            return Input(s.dtype, "column")
-        if width % self.C or width > MOST_LANES * self.C:
-            raise _NoKernel
-        if len(s.shape) == 1 and self.leading:
-            return Input(s.dtype, "row", width // self.C)
-        if leading != self.leading:
-            raise _NoKernel
-        return Input(s.dtype, "rows", width // self.C)
-
-    def lanes(self, s: Symbol) -> list[Symbol]:
-        """Cut a symbol into lanes, each C wide."""
-        return [s.trace.part(s, k, k + self.C) for k in range(0, s.shape[-1], self.C)] if s.shape[-1] > 1 else [s]
-
-
-class _NoKernel(Exception):
-    """The shapes are not rows and columns; the function runs primitive by primitive."""
-
-
-def lanes_of(s: Symbol) -> tuple[Symbol, ...]:
-    """Return the parts that a symbol is joined of, itself if it is not."""
-    return s.arguments if s.op == "join" else (s,)
-
-
-def kept(traced: Traced, grid: Grid, gradients: Iterable[Symbol | None]) -> tuple[set[int], set[int], list[Symbol]]:
-    """Choose what the forward kernel keeps for the backward kernel: operands and results by number, and the stack.
-
-    Kept are an operand that the gradients read whole, a result that they read, and on the stack whatever is dear to
-    compute again, and single lanes of an operand that is otherwise not needed any more.
-    """
-    operands: dict[int, set[int]] = {}
-    results: set[int] = set()
-    stack: list[Symbol] = []
-    sources: dict[Symbol, tuple[set[int], int]] = {}
-    for k, s in enumerate(traced.inputs):
-        for lane, part in enumerate(grid.lanes(s) if s is not None and s.shape else ()):
-            sources[part] = operands.setdefault(k, set()), lane
-    for k, s in enumerate(traced.results):
-        sources |= {part: (results, k) for part in grid.lanes(s) if part not in sources}
-    dear = dear_ones(traced)
-
-    def at_hand(s: Symbol) -> bool:
-        """Tell whether s is one operation away from what is there anyway, as tanh(c') is: then time saves memory."""
-        return s.op in DEAR and all([a in sources for a in s.arguments if isinstance(a, Symbol)])
-
-    seen: set[Symbol] = set()
-    waiting = [part for g in gradients if g is not None for part in grid.lanes(g)]
-    while waiting:
-        s = waiting.pop()
-        if s in seen:
-            continue
-        seen.add(s)
-        if s in sources:
-            uses, number = sources[s]
-            uses.add(number)
-        elif s in traced.edges and s in dear and not at_hand(s):
-            stack.append(s)
-        elif s.op not in ("input", "part"):
-            waiting += [a for a in s.arguments if isinstance(a, Symbol)]
-    whole = set()
-    for k, lanes in operands.items():
-        s = traced.inputs[k]
-        assert s is not None
-        parts = grid.lanes(s)
-        few = [parts[lane] for lane in sorted(lanes)]
-        if len(few) < len(parts) and all(part in traced.edges for part in few):
-            stack += few
-        elif few:
-            whole.add(k)
-    return whole, results, stack
-
-
-def dear_ones(traced: Traced) -> set[Symbol]:
-    """Return the symbols that a dear operation stands behind, without one in between that could be kept itself."""
-    dear: set[Symbol] = set()
-    for s in traced.trace.made.values():  # in the order they were made: arguments before results
-        inner = [a for a in s.arguments if isinstance(a, Symbol) and a not in traced.edges]
-        if s.op in DEAR or any([a in dear for a in inner]):
-            dear.add(s)
-    return dear
-
-
-class Writer:
-    """Writes a kernel: values that can be read, then outputs, each with all that it takes to compute it."""
-
-    def __init__(self, name: str, grid: Grid) -> None:
-        self.name, self.grid = name, grid
-        self.inputs: list[Input] = []
-        self.outputs: list[Output] = []
-        self.code: list[Instruction] = []
-        self.known: dict[Any, int] = {}
-        self.readable: dict[Symbol, tuple[int, int]] = {}
-
-    def read(self, array: Input, lanes: Iterable[Symbol]) -> None:
-        """Add an input, whose lanes are these symbols."""
-        self.readable |= {s: (len(self.inputs), lane) for lane, s in enumerate(lanes)}
-        self.inputs.append(array)
-
-    def write(self, layout: str, lanes: Sequence[Symbol], meaning: str) -> None:
-        """Add an output with these lanes."""
-        self.outputs.append(Output(lanes[0].dtype, layout, tuple([self.value(s, s.dtype) for s in lanes]), meaning))
-
-    def value(self, s: Any, dtype: DType) -> int:
-        """Return the place in the code of a symbol, or of a number that meets values of `dtype`."""
-        number = s if not isinstance(s, Symbol) else s.arguments[0] if s.op == "literal" else None
-        key = s if number is None else (type(number), repr(number), dtype)
-        if key not in self.known:
-            if number is not None:
-                step = Instruction("literal", (number,), dtype)
-            elif s in self.readable:
-                step = Instruction("load", self.readable[s], s.dtype)
-            else:
-                inner = [a.dtype for a in s.arguments if isinstance(a, Symbol)]
-                meeting = s.dtype if s.op in ("where", "astype") or s.dtype is not DType.bool else inner[0]
-                step = Instruction(s.op, tuple([self.value(a, meeting) for a in s.arguments]), s.dtype)
-            self.known[key] = len(self.code)
-            self.code.append(step)
-        return self.known[key]
-
-    def kernel(self) -> Kernel:
-        """Return what was written."""
-        return Kernel(self.name, tuple(self.inputs), tuple(self.code), tuple(self.outputs))
-
-
 # ---------------------------------------------------------------- a function for operands of certain shapes
 
 
@@ -421,13 +150,13 @@ class Plan:
         try:
             gradients = traced.gradients()
         except FusionError as error:  # a sum over columns, where a lane of width 1 was repeated
-            raise _NoKernel from error
+            raise NoKernel from error
         self.gradients = [gradients[k] for k in self.read]
         self.grid = Grid(traced, self.gradients)
         self.whole, results, self.stack = kept(traced, self.grid, self.gradients)
         self.results = sorted(results)
         if any(s.dtype is not self.stack[0].dtype for s in self.stack):
-            raise _NoKernel
+            raise NoKernel
         self.plain, self.recorded = FusedOp(self, False), FusedOp(self, True)
         self.written = list(dict.fromkeys(g for g in self.gradients if g is not None))
         self.users = [[k for k, other in enumerate(self.gradients) if other is g] for g in self.written]
@@ -442,7 +171,7 @@ class Plan:
             return None
         try:
             return Plan(function, operands, home)
-        except _NoKernel:
+        except NoKernel:
             return None
 
     @property
