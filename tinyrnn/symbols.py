@@ -135,7 +135,8 @@ class Trace(Backend):
             return self.join([self.make(op, *part) for part in parts])
         symbols = [a for a in arguments if isinstance(a, Symbol)]
         shape = broadcast(*(a.shape for a in symbols))
-        dtypes = [a.dtype for a in (symbols[1:] if op == "where" and len(symbols) > 1 else symbols)]
+        chosen = arguments[1:] if op == "where" else arguments  # where's first is the mask
+        dtypes = [a.dtype for a in chosen if isinstance(a, Symbol)]
         dtype = DType.bool if op in MASKS else promote(*dtypes) if dtypes else DType.float32
         return self.symbol(op, arguments, shape, dtype)
 
