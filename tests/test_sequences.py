@@ -339,3 +339,25 @@ def test_bits_of_information_survive_the_gap():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1 * math.log(2)
+
+
+def test_the_outputs_of_the_steps_are_kept_once():
+    """The graph reads each hₜ again; it is then a view of out, not an array beside it, except for the state."""
+    layer = nn.LSTM(3, 4)
+    out, state = layer(tr.randn(5, 2, 3))
+    steps = [x for x in layer_operands(out.node) if x.shape == (2, 4) and x.array.base is out.array]
+    assert len(steps) == 4
+    assert state.h.array.base is not out.array
+
+
+def layer_operands(node):
+    """Return the tensors that the nodes behind a node keep."""
+    seen, waiting, found = set(), [node], []
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += [parent[0] for parent in node.parents if parent]
+            if node.op and node.op.name == "matmul":
+                found += [x for x in node.operands if isinstance(x, tr.Tensor)]
+    return found

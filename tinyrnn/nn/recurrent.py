@@ -48,8 +48,9 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
             out[t] = F.where(mask[t], new[0], 0.0)
     del zs
     whole = F.stack(out)
-    for t in range(T):  # each outₜ is from here on its place in the whole: the graph keeps it once
-        out[t].array = whole.backend.getitem(whole.array, t)
+    for t, h in enumerate(out):  # from here on its place in the whole: the graph keeps it once
+        if h is not state[0]:  # which may be kept for longer than the whole is
+            h.array = whole.backend.getitem(whole.array, t)
     return whole, state
 
 
