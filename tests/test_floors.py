@@ -36,6 +36,7 @@ ENGINE = [  # floors 0 to 4
         "nn",
         "optim.schedules",
         "optim.optimizers",
+        "optim.scaling",
         "optim",
     ],
 ]
@@ -62,6 +63,9 @@ FLOORS = [
         "interop.onnx_write",
         "interop.onnx_export",
         "interop",
+        "viz.flow",
+        "viz.plots",
+        "viz",
     ],
 ]
 ORDER = ["tinyrnn." + name for floor in FLOORS for name in floor]

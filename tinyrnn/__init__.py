@@ -9,7 +9,7 @@ through time that nobody writes, because it is what the gradient of a loop is. W
 
 from tinyrnn import errors, nn, optim
 from tinyrnn.anomaly import detect_anomaly
-from tinyrnn.autograd import enable_grad, is_grad_enabled, no_grad, steps
+from tinyrnn.autograd import enable_grad, is_grad_enabled, mixed_precision, no_grad, steps
 from tinyrnn.backends import DType, Generator, use_backend
 from tinyrnn.capture import capture
 from tinyrnn.config import get_num_threads, set_num_threads, show_config
@@ -69,6 +69,7 @@ from tinyrnn.nn import Parameter
 from tinyrnn.primitives import Outer, Primitive, Slice, primitive
 from tinyrnn.profile import profile
 from tinyrnn.tensor import Tensor, apply, detach, grad, matmul, tensor
+from tinyrnn.viz import gradient_flow
 
 __version__ = "0.1.0"
 
@@ -113,6 +114,7 @@ __all__ = [
     "get_num_threads",
     "grad",
     "gradcheck",
+    "gradient_flow",
     "int8",
     "int16",
     "int32",
@@ -131,6 +133,7 @@ __all__ = [
     "mean",
     "min",
     "minimum",
+    "mixed_precision",
     "mse_loss",
     "nn",
     "no_grad",

@@ -55,6 +55,7 @@ class Mode(NamedTuple):
 
     Fields:
         fused: whether fused functions run as kernels.
+        products: the type that matrix products of float32 compute in, None for float32 itself.
         listener: called after each operation with (op, operands, params, result).
         back_listener: called as gradients flow back, with (node, gys, what flows on, the edge it flows to) for each
             operand and (node, parts, their sum, None) where what flowed in has been added up.
@@ -64,6 +65,7 @@ class Mode(NamedTuple):
 
     grad: bool = True
     fused: bool = True
+    products: DType | None = None
     listener: Callable[[Primitive, tuple[Any, ...], dict[str, Any], Any], None] | None = None
     back_listener: Callable[[Node, list[Any], Any, Edge | None], None] | None = None
     timer: Callable[[str, Primitive | None, Scope | None, Callable[[], Any]], Any] | None = None
@@ -117,6 +119,28 @@ def no_grad() -> changed_mode:
 def enable_grad() -> changed_mode:
     """Record a graph again inside a `no_grad` block."""
     return changed_mode(grad=True)
+
+
+def mixed_precision(dtype: Any = "float16") -> changed_mode:
+    """Compute matrix products in half precision: `with tr.mixed_precision(): ...`, or `@tr.mixed_precision()`.
+
+        a b = float32(float16(a) float16(b))
+
+    The float32 operands of `@`, `matmul` and `linear` are rounded, and the product is float32 again. The casts are
+    operations of the graph, so the products of the backward pass are in half precision too. All else is as it was:
+    parameters and their gradients, the states of a cell, softmax, losses, norms and optimisers are float32. Operands of
+    other types are left alone. It is for devices with matrix units (tensor cores); NumPy computes such products slowly.
+
+    float16 ends at 65,504 and loses what is under 6e-8, where gradients often are: `optim.LossScaler` lifts them.
+
+    Args: dtype, "float16"; "float32" computes products as usual, inside a block that does not.
+    Source: Micikevicius et al. 2018, "Mixed Precision Training".
+    Raises: DTypeError for another dtype.
+    """
+    kind = DType.of(dtype)
+    if kind not in (DType.float16, DType.float32):
+        raise DTypeError(f"mixed_precision: dtype is {kind}; expected 'float16', or 'float32' for products as usual")
+    return changed_mode(products=None if kind is DType.float32 else kind)
 
 
 def is_grad_enabled() -> bool:

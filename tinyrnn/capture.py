@@ -72,7 +72,7 @@ class capture:
             return self.function(*arguments)
         given = [tensor(x) if hasattr(x, "__array__") and not isinstance(x, Tensor) else x for x in leaves(arguments)]
         tensors = [x for x in given if isinstance(x, Tensor)]
-        key: list[Any] = [mode.grad, mode.fused, structure(arguments)]
+        key: list[Any] = [mode.grad, mode.fused, mode.products, structure(arguments)]
         for x in given:
             key += (x.array.shape, x.array.dtype, x.backend) if isinstance(x, Tensor) else (type(x), x)
         key += [module.training for module in self.modules]

@@ -669,6 +669,12 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
     11.0
     """
+    half = current_mode().products
+    if half is not None:
+        _, (a, b) = _together("matmul", (a, b))
+        kinds = {getattr(x, "dtype", None) for x in (a, b)}
+        if DType.float32 in kinds and kinds <= {DType.float32, half}:
+            return matmul(a.astype(half), b.astype(half)).astype(DType.float32)
     backend = _shared((a, b))
     if backend is None:
         backend, (a, b) = _together("matmul", (a, b))
@@ -688,6 +694,12 @@ def matmul(a: Any, b: Any) -> Tensor:
     right = b.reshape(-1, 1) if b.ndim == 1 else b
     y = apply(p.matmul, left, right)
     return y.squeeze(tuple(axis for axis, x in ((-2, a), (-1, b)) if x.ndim == 1))
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Return x as matrix products take it under `mixed_precision`: cast once, where it goes into many of them."""
+    half = current_mode().products
+    return x if half is None or x.dtype is not DType.float32 else x.astype(half)
 
 
 class TensorOps:

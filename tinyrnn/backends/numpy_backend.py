@@ -64,6 +64,11 @@ class NumPyBackend(Backend):
     def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
         return np.zeros(shape, dtype) if value == 0 else np.full(shape, value, dtype)
 
+    def matmul(self, a: Array, b: Array) -> Array:
+        if a.dtype is _HALF and b.dtype is _HALF:  # BLAS has no half precision: as matrix units do, add up in float32
+            return np.matmul(a, b, dtype=np.float32).astype(np.float16)
+        return np.matmul(a, b)
+
     def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
         return arrays[0][None] if len(arrays) == 1 and axis == 0 else np.stack(arrays, axis)
 
@@ -120,6 +125,7 @@ def keep_freed_memory() -> None:
         mallopt(m_trim_threshold, (1 << 31) - 1)
 
 
+_HALF = np.dtype(np.float16)
 _DTYPES = {np.dtype(name.value): name for name in DType}
 
 

@@ -16,7 +16,7 @@ from tinyrnn.fuse import fused
 from tinyrnn.nn import init
 from tinyrnn.nn.layers import LayerNorm
 from tinyrnn.nn.module import Module, Parameter, check_input, check_sizes
-from tinyrnn.tensor import Tensor, detach
+from tinyrnn.tensor import Tensor, detach, rounded
 
 
 class RNNState(NamedTuple):
@@ -137,10 +137,14 @@ class Cell(Module):
         return h if self.h_mask is None else h * self.h_mask
 
     def begin(self, batch: int) -> Self:
-        """Return the cell as it is for one sequence: a copy, on which what a sequence fixes once may be set."""
+        """Return the cell as it is for one sequence: a copy, on which what a sequence fixes once may be set.
+
+        Under `mixed_precision` its W_h is float16: rounded once, not at every step.
+        """
         run = copy.copy(self)
         if self.weight_drop:
             run.W_h = F.dropout(self.W_h, self.weight_drop, self.training)
+        run.W_h = rounded(run.W_h)
         if self.recurrent_dropout:
             run.h_mask = F.dropout(self._full(batch, self.state_sizes[0], 1), self.recurrent_dropout, self.training)
         return run
@@ -272,7 +276,9 @@ class LSTMCell(Cell):
         if self.b is not None:
             i, f, g, o = split(self.b.detach(), 4)
             self.b.assign(F.concatenate([i, f + 1, g, o]))
-        self.W_hr = Parameter(init.xavier_uniform(H, proj_size, dtype=dtype), ("H", "P")) if proj_size else None
+        self.W_hr: Tensor | None = None
+        if proj_size:
+            self.W_hr = Parameter(init.xavier_uniform(H, proj_size, dtype=dtype), ("H", "P"))
         self.norm_c = LayerNorm(H, dtype=dtype) if self.norm_h else None
         self.p_i, self.p_f, self.p_o = (
             Parameter(F.zeros(H, dtype=dtype), ("H",)) if peephole else None for _ in range(3)
@@ -282,6 +288,13 @@ class LSTMCell(Cell):
     def state_sizes(self) -> tuple[int, ...]:
         """The widths of h and c."""
         return (self.proj_size or self.hidden_size, self.hidden_size)
+
+    def begin(self, batch: int) -> Self:
+        """Fix the projection too."""
+        run = super().begin(batch)
+        if self.W_hr is not None:
+            run.W_hr = rounded(self.W_hr)
+        return run
 
     def step(self, z: Tensor, state: Any) -> LSTMState:
         """Return the next h and c."""

@@ -11,6 +11,7 @@ Names and defaults are PyTorch's. `lr` is a number, or a schedule: `optim.Cosine
 """
 
 from tinyrnn.optim.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp, clip_grad_norm
+from tinyrnn.optim.scaling import LossScaler
 from tinyrnn.optim.schedules import Constant, Cosine, Schedule, StepDecay, WarmUp
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AdamW",
     "Constant",
     "Cosine",
+    "LossScaler",
     "Optimizer",
     "RMSProp",
     "Schedule",
