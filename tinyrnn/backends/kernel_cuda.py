@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from tinyrnn.backends.base import DType
-from tinyrnn.backends.kernel import Input, Instruction, Kernel, Output
+from tinyrnn.backends.kernel import OPERATORS, Input, Instruction, Kernel, Output
 
 C_TYPES = {
     DType.bool: "bool",
@@ -22,13 +22,8 @@ C_TYPES = {
     DType.float64: "double",
 }
 
-TEMPLATES = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
+TEMPLATES = OPERATORS | {
     "power": "pow{f}({0}, {1})",
-    "negative": "-{0}",
     "exp": "exp{f}({0})",
     "log": "log{f}({0})",
     "sqrt": "sqrt{f}({0})",
@@ -38,14 +33,6 @@ TEMPLATES = {
     "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",
     "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "logical_and": "{0} & {1}",
-    "logical_or": "{0} | {1}",
     "logical_not": "!{0}",
     "isfinite": "isfinite({0})",
     "astype": "({t})({0})",

@@ -17,15 +17,10 @@ from pathlib import Path
 import platformdirs
 
 from tinyrnn.backends.base import DType
-from tinyrnn.backends.kernel import Input, Instruction, Kernel, Output
+from tinyrnn.backends.kernel import OPERATORS, Input, Instruction, Kernel, Output
 
-TEMPLATES = {
-    "add": "{0} + {1}",
-    "subtract": "{0} - {1}",
-    "multiply": "{0} * {1}",
-    "divide": "{0} / {1}",
+TEMPLATES = OPERATORS | {
     "power": "{0} ** {1}",
-    "negative": "-{0}",
     "exp": "np.exp({0})",
     "log": "np.log({0})",
     "sqrt": "np.sqrt({0})",
@@ -35,14 +30,6 @@ TEMPLATES = {
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # a NaN on either side comes through
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
-    "equal": "{0} == {1}",
-    "not_equal": "{0} != {1}",
-    "less": "{0} < {1}",
-    "less_equal": "{0} <= {1}",
-    "greater": "{0} > {1}",
-    "greater_equal": "{0} >= {1}",
-    "logical_and": "{0} & {1}",
-    "logical_or": "{0} | {1}",
     "logical_not": "not {0}",
     "isfinite": "np.isfinite({0})",
     "astype": "{t}({0})",
