@@ -204,6 +204,25 @@ def test_nan_infinity_and_the_ends_come_through_as_without_fusing(dtype, value):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_and_or_and_not_of_masks_and_of_integers():
+    @fused
+    def f(a, b):
+        return (a & ~b) | (b & 1)
+
+    @fused
+    def g(x, y):
+        return tr.where((x > 0) & ~(y > 0) | (x < -1), x, y)
+
+    a, b = tr.tensor([[5, 6, 7]]), tr.tensor([[3, 4, 5]])
+    x, y = tr.randn(3, 4), tr.randn(3, 4)
+    found = f(a, b), g(x, y)
+    assert f.latest is not None
+    assert g.latest is not None
+    with tr.fusion(False):
+        for one, other in zip(found, (f(a, b), g(x, y)), strict=True):
+            assert (one.dtype, one.tolist()) == (other.dtype, other.tolist())
+
+
 def test_half_precision():
     x = tr.randn(3, 4).astype("float16")
     found = functions._gelu(x)

@@ -33,7 +33,6 @@ TEMPLATES = OPERATORS | {
     "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",
     "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
-    "logical_not": "!{0}",
     "isfinite": "isfinite({0})",
     "astype": "({t})({0})",
 }
@@ -88,6 +87,8 @@ def _expression(kernel: Kernel, step: Instruction) -> str:
             "number": f"({kind})x{k}",
         }[kernel.inputs[k].layout]
     arguments = [f"v{value}" for value in step.arguments]
+    if step.op == "logical_not":
+        return f"!{arguments[0]}" if step.dtype is DType.bool else f"~{arguments[0]}"
     return TEMPLATES[step.op].format(*arguments, t=kind, f="f" if kind == "float" else "")
 
 

@@ -30,7 +30,6 @@ TEMPLATES = OPERATORS | {
     "maximum": "{0} if {0} >= {1} or {0} != {0} else {1}",  # a NaN on either side comes through
     "minimum": "{0} if {0} <= {1} or {0} != {0} else {1}",
     "where": "{1} if {0} else {2}",
-    "logical_not": "not {0}",
     "isfinite": "np.isfinite({0})",
     "astype": "{t}({0})",
 }
@@ -162,6 +161,8 @@ def _expression(kernel: Kernel, step: Instruction) -> str:
             "number": f"{kind}(x{k})",
         }[kernel.inputs[k].layout]
     arguments = [f"v{value}" for value in step.arguments]
+    if step.op == "logical_not":
+        return f"not {arguments[0]}" if step.dtype is DType.bool else f"~{arguments[0]}"
     if step.op == "tanh" and step.dtype is DType.float32:
         return f"tanh({arguments[0]})"
     return TEMPLATES[step.op].format(*arguments, t=kind)

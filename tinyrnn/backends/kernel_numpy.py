@@ -16,7 +16,13 @@ from tinyrnn.backends.base import Run
 from tinyrnn.backends.kernel import Input, Instruction, Kernel
 
 BLOCK = 8192  # elements of a scratch block: a handful of them fit a core's second-level cache
-UFUNCS = {"divide": np.true_divide, "abs": np.absolute}  # the others are called like their instructions
+UFUNCS = {  # the others are called like their instructions
+    "divide": np.true_divide,
+    "abs": np.absolute,
+    "logical_and": np.bitwise_and,  # of masks and of ints, as & is
+    "logical_or": np.bitwise_or,
+    "logical_not": np.invert,
+}
 
 
 def source(kernel: Kernel) -> str:
