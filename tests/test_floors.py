@@ -19,6 +19,7 @@ ENGINE = [  # floors 0 to 4
         "backends.kernel_numpy",
         "backends.kernel_numba",
         "backends.kernel_cuda",
+        "backends.philox",
         "backends.numpy_backend",
         "backends.cupy_backend",
         "backends",

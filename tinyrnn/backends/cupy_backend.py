@@ -1,21 +1,38 @@
-"""CuPy: the same arrays on a CUDA device."""
+"""CuPy: the same arrays on a CUDA device.
+
+The device works through what it was asked for while Python goes on. Only reading values waits for it: item(), numpy(),
+printing. So nothing in a training step reads: what an index points at is looked at on the device (`check`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tinyrnn.backends import kernel_cuda
+from tinyrnn.backends import kernel_cuda, philox
 from tinyrnn.backends.base import Array, Backend, DType, Run, is_basic
 from tinyrnn.backends.kernel import Kernel
 from tinyrnn.backends.numpy_backend import Generator, host_array
-from tinyrnn.errors import BackendError
+from tinyrnn.errors import BackendError, DTypeError, IndexRangeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+THREADS, MOST_BLOCKS = 256, 65_535  # a kernel's threads take turns where there are more places than this
+CHECKS = 1_024  # different checks that are remembered until values are read
+LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
+CUDA, CUDA_MANAGED = 2, 13  # devices, as DLPack numbers them
+FULL, LOST = {2}, {46, 214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 999}  # statuses of CUDA, which names them
+FULL_BLAS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")  # what it says of too little memory
+ANYWHERE = contextlib.nullcontext()
+
 
 def import_cupy() -> Any:
-    """Import CuPy and see that it has a device.
+    """Import CuPy and see that it has a device, a compiler and matrix products.
 
     Raises: BackendError that names the extra to install, or what the CUDA runtime answered.
     """
@@ -33,13 +50,45 @@ def import_cupy() -> Any:
         ) from error
     if devices == 0:
         raise BackendError("backend 'cupy': this machine has no CUDA device; go on with tr.use_backend('numpy')")
+    try:
+        cupy.cuda.nvrtc.getVersion()
+        _ = cupy.cuda.cublas
+    except Exception as error:
+        raise BackendError(
+            f"backend 'cupy': CuPy {cupy.__version__} finds the device, but not the CUDA toolkit ({error}); "
+            "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13) brings it"
+        ) from error
     return cupy
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def told(method: F) -> F:
+    """Let a method raise a BackendError that says what to do where the device is full or lost."""
+
+    @functools.wraps(method)
+    def call(self: CuPyBackend, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            advice = self.failure(error)
+            if not advice:
+                raise
+            raise BackendError(advice) from error
+
+    return cast("F", call)
+
+
 class CuPyBackend(Backend):
-    """Arrays are `cupy.ndarray`s on one CUDA device.
+    """Arrays are `cupy.ndarray`s on one CUDA device; work is queued on CuPy's current stream.
 
     Args: device, its number: "cupy:1" is device 1.
+    Attributes:
+        checks_at_once: tell an index out of range where it is used, which waits for the device each time, not when
+            values are next read. TINYRNN_CHECK=1 in the environment sets it.
+        deterministic: add up what flows into one row in the order in which it was indexed, not as it comes, so that a
+            run repeats to the last bit; embeddings then take longer. TINYRNN_DETERMINISTIC=1 sets it.
     """
 
     def __init__(self, device: str = "") -> None:
@@ -47,62 +96,240 @@ class CuPyBackend(Backend):
         count = self.cupy.cuda.runtime.getDeviceCount()
         if device and not (device.isdecimal() and int(device) < count):
             raise BackendError(f"backend 'cupy:{device}': expected a device number from 0 to {count - 1}")
-        self.device = int(device or 0)
-        self.compiled: dict[Kernel, Run] = {}
+        self.device, self.several = int(device or 0), count > 1
         self.name = f"cupy:{self.device}" if self.device else "cupy"
         self.dtypes = {self.cupy.dtype(name.value): name for name in DType}
+        self.checks_at_once = os.environ.get("TINYRNN_CHECK") == "1"
+        self.deterministic = os.environ.get("TINYRNN_DETERMINISTIC") == "1"
+        self.compiled: dict[Kernel, Run] = {}
+        self.checks: dict[Callable[[Any], None], int] = {}  # who is to be shown which row of `seen`
+        self.seen: Array = None  # on the device, for each check the least and the greatest value there was
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.cupy, name)
+        if self.several and callable(function):
+            function = self._on_the_device(function)
         setattr(self, name, function)  # found once, an attribute from then on
         return function
 
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
 
+    # ------------------------------------------------ the device
+
+    @property
+    def here(self) -> contextlib.AbstractContextManager[Any]:
+        """A block in which this device is CUDA's current one, where there are several: there, arrays are made."""
+        return self.cupy.cuda.Device(self.device) if self.several else ANYWHERE
+
+    def enter(self) -> None:
+        """Make this device the thread's current one, from here on: where the arrays' own operators compute."""
+        if self.several:
+            self.cupy.cuda.Device(self.device).use()
+
+    def _on_the_device(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.here:
+                return function(*args, **kwargs)
+
+        return call
+
+    @told
+    def synchronize(self) -> None:
+        self.cupy.cuda.Device(self.device).synchronize()
+        self.look()
+
+    def memory(self) -> tuple[int, int]:
+        """Return the bytes that arrays use, and those that CuPy holds: for them, and free for the next ones."""
+        pool = self.cupy.get_default_memory_pool()
+        with self.here:
+            return pool.used_bytes(), pool.total_bytes()
+
+    def failure(self, error: BaseException) -> str:
+        """Say what an error of CuPy's means for the device and what to do; "" where it is none of that kind."""
+        cuda, status = self.cupy.cuda, None
+        if isinstance(error, cuda.runtime.CUDARuntimeError | cuda.driver.CUDADriverError):
+            status = error.status
+        full = isinstance(error, cuda.memory.OutOfMemoryError) or any(word in str(error) for word in FULL_BLAS)
+        if full or status in FULL:
+            used, held = (f"{size / 1e6:,.0f} MB" for size in self.memory())
+            return (
+                f"{self.name}: the device's memory is full ({error}). Arrays use {used} of the {held} that CuPy holds; "
+                "take a smaller batch or shorter windows, or see with nvidia-smi what else runs there. A checkpoint "
+                "that was saved before is whole"
+            )
+        if status in LOST:
+            return (
+                f"{self.name}: the device is lost to this process ({error}), and with it every array there. Start "
+                "again from the last checkpoint, which is whole; if it happens again, CUDA_LAUNCH_BLOCKING=1 shows "
+                "where, and nvidia-smi whether the device is well"
+            )
+        return ""
+
+    # ------------------------------------------------ arrays
+
     def owns(self, array: object) -> bool:
         return isinstance(array, self.cupy.ndarray) and array.device.id == self.device
 
+    @told
     def asarray(self, data: Any, dtype: DType | None = None) -> Array:
-        with self.cupy.cuda.Device(self.device):
-            if isinstance(data, self.cupy.ndarray):
-                return self.cupy.asarray(data, dtype)
-            return self.cupy.asarray(host_array(data, dtype))
+        """Bring host data here; take arrays that are on the device already, CuPy's or by DLPack, without a copy."""
+        with self.here:
+            if not isinstance(data, self.cupy.ndarray):
+                if not _on_a_gpu(data):
+                    return self.cupy.asarray(host_array(data, dtype))
+                try:
+                    data = self.cupy.from_dlpack(data)
+                except (BufferError, TypeError, NotImplementedError, ImportError) as error:
+                    kind = f"{type(data).__name__} of dtype {getattr(data, 'dtype', 'unknown')}"
+                    raise DTypeError(f"tensor: the data is a {kind}, which CuPy does not take: {error}") from error
+            if data.device.id != self.device:
+                raise BackendError(
+                    f"an array on CUDA device {data.device.id} given to backend {self.name!r}; move it: "
+                    f"tr.tensor(array).to({self.name!r})"
+                )
+            self.dtype(data)
+            return data if dtype is None else self.astype(data, dtype)
 
+    @told
     def to_host(self, array: Array) -> Any:
-        return self.cupy.asnumpy(array)
+        with self.here:
+            values = self.cupy.asnumpy(array)
+        self.look()  # the device has been waited for in any case
+        return values
 
+    @told
     def copy(self, array: Array) -> Array:
-        return self.cupy.copy(array)
+        with self.here:
+            return array.copy(order="C")
 
+    @told
     def empty(self, shape: tuple[int, ...], dtype: DType) -> Array:
-        with self.cupy.cuda.Device(self.device):
+        with self.here:
             return self.cupy.empty(shape, dtype.value)
 
     def dtype(self, array: Array) -> DType:
-        return self.dtypes[array.dtype]
+        try:
+            return self.dtypes[array.dtype]
+        except KeyError:
+            raise DTypeError(
+                f"tensor: the data is an array of dtype {array.dtype}; expected numbers ({', '.join(DType)})"
+            ) from None
 
     def astype(self, array: Array, dtype: DType) -> Array:
-        return array.astype(dtype.value, copy=False)
+        with self.here:
+            return array.astype(DType.of(dtype).value, copy=False)  # a rule may give CuPy's own
 
+    @told
     def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
-        with self.cupy.cuda.Device(self.device):
-            return self.cupy.full(shape, value, dtype.value)
+        with self.here:
+            zero = type(value) is not bool and value == 0
+            return self.cupy.zeros(shape, dtype.value) if zero else self.cupy.full(shape, value, dtype.value)
 
     def getitem(self, array: Array, index: Any) -> Array:
-        return array[index]
-
-    def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
-        if is_basic(index):
-            buffer[index] += values
-        else:
-            self.cupy.add.at(buffer, index, values)
+        """`array[index]`; a mask waits for the device, which has to count its Trues: `where` does not."""
+        with self.here:
+            for axis, numbers in () if is_basic(index) else numbers_in(index, array.ndim):
+                self.check(Within(array.shape[axis], axis), numbers)
+            return array[index]
 
     def pad(self, array: Array, widths: Sequence[tuple[int, int]], value: float) -> Array:
-        return self.cupy.pad(array, widths, constant_values=value)
+        with self.here:
+            return self.cupy.pad(array, widths, constant_values=value)
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
         return self.asarray(generator.uniform(shape, dtype))
+
+    def philox(self, seed: int, first: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Draw the numbers of `philox.uniform` on the device."""
+        y = self.empty(shape, dtype)
+        int64, uint64 = self.cupy.int64, self.cupy.uint64
+        kernel = self._raw(philox.source(dtype, kernel_cuda.C_TYPES[dtype]), "philox_uniform")
+        numbers = uint64(seed & (1 << 64) - 1), uint64(first), int64(y.size)
+        with self.here:
+            self._launch(kernel, philox.blocks(y.size, dtype), (*numbers, y))
+        return y
+
+    # ------------------------------------------------ adding where an index says
+
+    def scatter_add(self, buffer: Array, index: Any, values: Array) -> None:
+        with self.here:
+            if is_basic(index):
+                buffer[index] += values
+            elif self.deterministic:
+                self._add_in_order(buffer, index, values)
+            else:
+                self.cupy.add.at(buffer, index, values)
+
+    def _add_in_order(self, buffer: Array, index: Any, values: Array) -> None:
+        """Add row by row: sorted by where they go, each run of equal ones is added up by one thread, first to last."""
+        cupy = self.cupy
+        if isinstance(index, cupy.ndarray) and index.dtype.kind in "iu":
+            rows, height = index.ravel().astype("int64") % buffer.shape[0], buffer.shape[0]  # -1 and n-1 are one row
+        else:
+            rows, height = cupy.arange(buffer.size).reshape(buffer.shape)[index].ravel(), buffer.size
+        if not rows.size:
+            return
+        order = cupy.argsort(rows)  # a stable one: equal rows stay in order
+        width, target = buffer.size // height, cupy.ascontiguousarray(buffer)
+        kernel = self._raw(add_rows_source(self.dtype(buffer)), "add_rows")
+        numbers = cupy.int64(rows.size), cupy.int64(width)
+        added = cupy.ascontiguousarray(values.astype(buffer.dtype, copy=False))
+        self._launch(kernel, rows.size * width, (*numbers, rows[order], order, added, target))
+        if target is not buffer:
+            buffer[...] = target
+
+    # ------------------------------------------------ looking at indices without waiting
+
+    def check(self, see: Callable[[Any], None], array: Array) -> None:
+        """Note the least and the greatest integer on the device; `see` is shown them when values are next read.
+
+        To show them at once would mean to wait for the device in the middle of every training step.
+        """
+        if self.checks_at_once or array.dtype.kind not in "iu":
+            super().check(see, array)
+        elif array.size:
+            with self.here:
+                if see not in self.checks and len(self.checks) == CHECKS:
+                    self.look()
+                    self.checks.clear()
+                if self.seen is None or not self.checks:
+                    self._forget()
+                row = self.seen[self.checks.setdefault(see, len(self.checks))]
+                kernel = self._raw(bounds_source(self.dtype(array)), "bounds")
+                one_block = ((1,), (1_024,))  # its threads agree among few
+                kernel(*one_block, (self.cupy.int64(array.size), self.cupy.ascontiguousarray(array), row))
+
+    def look(self) -> None:
+        """Show the checks what there has been; the device is waited for.
+
+        Raises: IndexRangeError; all that there has been is then forgotten.
+        """
+        if not self.checks:
+            return
+        with self.here:
+            found = self.cupy.asnumpy(self.seen[: len(self.checks)])
+        for see, values in zip(tuple(self.checks), found, strict=True):
+            try:
+                if values[0] <= values[1]:
+                    see(values)
+            except IndexError as error:
+                self._forget()
+                ours = error if isinstance(error, IndexRangeError) else IndexRangeError(str(error))
+                ours.add_note(
+                    "found when values were next read from the device; what was computed since that index was used is "
+                    "wrong. The error names the least or the greatest; TINYRNN_CHECK=1 stops where it is used"
+                )
+                raise ours from None
+
+    def _forget(self) -> None:
+        """Begin again with nothing seen, in the same memory: a captured graph writes there."""
+        with self.here:
+            if self.seen is None:
+                self.seen = self.cupy.empty((CHECKS, 2), "int64")
+            self.seen[:, 0], self.seen[:, 1] = GREATEST, LEAST
+
+    # ------------------------------------------------ kernels
 
     def compile(self, kernel: Kernel) -> Run | None:
         if kernel not in self.compiled:
@@ -110,29 +337,118 @@ class CuPyBackend(Backend):
         return self.compiled[kernel]
 
     def source(self, kernel: Kernel) -> str:
-        return kernel_cuda.source(kernel)
+        return kernel_cuda.source(named(kernel))
 
     def _runner(self, kernel: Kernel) -> Run:
-        """Compile a kernel at its first call, and see that its inputs are laid out as it expects."""
-        cupy, threads = self.cupy, 256
-        function = cupy.RawKernel(kernel_cuda.source(kernel), kernel.name)
-        rooms = [(y.dtype.value, y.layout == "stack", len(y.values)) for y in kernel.outputs]
+        """Make a kernel run on arrays, laid out as it expects; it is compiled at its first call."""
+        cupy = self.cupy
+        function = self._raw(self.source(kernel), named(kernel).name)
+        numbers = [cupy.dtype(x.dtype.value).type if x.layout == "number" else None for x in kernel.inputs]
+        rooms = [(cupy.dtype(y.dtype.value), y.layout == "stack", len(y.values)) for y in kernel.outputs]
 
         def run(R: int, C: int, inputs: Sequence[Any], out: Sequence[Array | None]) -> list[Array]:
-            with cupy.cuda.Device(self.device):
+            with self.here:
                 arguments = [
-                    cupy.dtype(array.dtype.value).type(x) if array.layout == "number" else cupy.ascontiguousarray(x)
-                    for x, array in zip(inputs, kernel.inputs, strict=True)
+                    cupy.ascontiguousarray(x) if number is None else number(x)
+                    for x, number in zip(inputs, numbers, strict=True)
                 ]
-                results = [
-                    cupy.empty((n, R, C) if stack else (R, n * C), dtype) if room is None else room
-                    for room, (dtype, stack, n) in zip(out, rooms, strict=True)
-                ]
-                blocks = min((R * C + threads - 1) // threads, 65_535)
-                function((blocks,), (threads,), (cupy.int64(R), cupy.int64(C), *arguments, *results))
+                results = []
+                for room, (dtype, stack, n) in zip(out, rooms, strict=True):
+                    if room is None:
+                        room = cupy.empty((n, R, C) if stack else (R, n * C), dtype)
+                    elif not (room.flags.c_contiguous and room.dtype == dtype and room.size == n * R * C):
+                        raise ValueError(f"{kernel.name}: the memory for a result is not that of {n * R * C} {dtype}")
+                    results.append(room)
+                self._launch(function, R * C, (cupy.int64(R), cupy.int64(C), *arguments, *results))
             return results
 
         return run
 
-    def synchronize(self) -> None:
-        self.cupy.cuda.Device(self.device).synchronize()
+    def _raw(self, source: str, name: str) -> Any:
+        return _raw_kernel(self.cupy, source, name)
+
+    def _launch(self, kernel: Any, n: int, arguments: tuple[Any, ...]) -> None:
+        """Start a kernel with a thread for each of n places, as far as there are threads."""
+        if n:
+            kernel((min(-(-n // THREADS), MOST_BLOCKS),), (THREADS,), arguments)
+
+
+@functools.cache
+def _raw_kernel(cupy: Any, source: str, name: str) -> Any:
+    return cupy.RawKernel(source, name)
+
+
+def _on_a_gpu(data: Any) -> bool:
+    """Tell whether another library's array says by DLPack that it is on a CUDA device."""
+    place = getattr(type(data), "__dlpack_device__", None)
+    return place is not None and place(data)[0] in (CUDA, CUDA_MANAGED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Within:
+    """What the numbers of an index may be: CuPy itself begins again at 0 where NumPy has an error."""
+
+    n: int
+    axis: int
+
+    def __call__(self, values: Any) -> None:
+        for value in (values.min(), values.max()) if values.size else ():
+            if not -self.n <= value < self.n:
+                raise IndexError(f"index {value} is out of bounds for axis {self.axis} with size {self.n}")
+
+
+def numbers_in(index: Any, ndim: int) -> Iterator[tuple[int, Array]]:
+    """Yield the arrays of integers in an index of an array with `ndim` axes, each with the axis that it is for."""
+    parts = index if isinstance(index, tuple) else (index,)
+    widths = [
+        0 if part is None or part is ... else part.ndim if getattr(part, "dtype", None) == "bool" else 1
+        for part in parts
+    ]
+    axis = 0
+    for part, width in zip(parts, widths, strict=True):
+        if width == 1 and getattr(part, "dtype", "bool") != "bool":
+            yield axis, part
+        axis += ndim - sum(widths) if part is ... else width
+
+
+def named(kernel: Kernel) -> Kernel:
+    """Return a kernel with a name that C++ knows and has no other use for, as it has for `norm` and `new`."""
+    return dataclasses.replace(kernel, name="fused_" + "".join(c if c.isascii() else "_" for c in kernel.name))
+
+
+def bounds_source(dtype: DType) -> str:
+    """Return a kernel (n, x, seen): seen[0] becomes the least of it and of n integers, seen[1] the greatest."""
+    return f"""extern "C" __global__ void bounds(
+    const long long n, const {kernel_cuda.C_TYPES[dtype]}* __restrict__ x, long long* __restrict__ seen) {{
+    const long long stride = (long long)gridDim.x * blockDim.x;
+    long long least = {GREATEST}LL, greatest = -{GREATEST}LL - 1;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {{
+        const long long v = (long long)x[i];
+        least = v < least ? v : least;
+        greatest = v > greatest ? v : greatest;
+    }}
+    if (least < seen[0]) atomicMin(seen, least);
+    if (greatest > seen[1]) atomicMax(seen + 1, greatest);
+}}
+"""
+
+
+def add_rows_source(dtype: DType) -> str:
+    """Return a kernel (n, width, rows, order, values, y): y[rows[k]] += values[order[k]], for rows that are sorted."""
+    kind, half = kernel_cuda.C_TYPES[dtype], dtype is DType.float16
+    return f"""{"#include <cuda_fp16.h>" if half else ""}
+extern "C" __global__ void add_rows(
+    const long long n, const long long width, const long long* __restrict__ rows, const long long* __restrict__ order,
+    const {kind}* __restrict__ values, {kind}* __restrict__ y) {{
+    const long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n * width; i += stride) {{
+        const long long first = i / width, j = i - first * width, row = rows[first];
+        if (first > 0 && rows[first - 1] == row) continue;
+        {"float" if half else kind} total = y[row * width + j];
+        for (long long k = first; k < n && rows[k] == row; ++k) {{
+            total += {"(float)" if half else ""}values[order[k] * width + j];
+        }}
+        y[row * width + j] = total;
+    }}
+}}
+"""
