@@ -116,9 +116,7 @@ class ndarray:
         return len(self.host)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, ndarray) and index.dtype.kind in "iu":
-            index = ndarray(index.host % len(self.host))  # CuPy goes round where NumPy says that it is out of range
-        return _call(operator.getitem, self, index)
+        return _call(operator.getitem, self, _round(index, self.shape))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         _call(operator.setitem, self, index, value)
@@ -135,6 +133,22 @@ def _given(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
     return type(x)(map(_given, x)) if isinstance(x, tuple | list) else x
+
+
+def _round(index: Any, shape: tuple[int, ...]) -> Any:
+    """Return an index whose numbers go round, as CuPy's do, where NumPy says that they are out of range."""
+    parts = list(index if isinstance(index, tuple) else (index,))
+    ahead = list(shape)  # the axes that are still to be indexed
+    for k, part in enumerate(parts):
+        is_array = isinstance(part, ndarray)
+        if is_array and part.dtype.kind in "iu":
+            parts[k] = ndarray(part.host % ahead[0])
+        if part is ...:
+            rest = [x.ndim if isinstance(x, ndarray) and x.dtype.kind == "b" else x is not None for x in parts[k + 1 :]]
+            del ahead[: len(ahead) - sum(rest)]
+        elif part is not None:
+            del ahead[: part.ndim if is_array and part.dtype.kind == "b" else 1]
+    return tuple(parts) if isinstance(index, tuple) else parts[0]
 
 
 def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
