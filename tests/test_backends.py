@@ -193,6 +193,16 @@ def test_cupy_devices_are_numbered(registry: None, monkeypatch: pytest.MonkeyPat
             backends.get(name)
 
 
+def test_without_a_gpu_its_benchmark_says_so_in_one_line(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(root)}
+    command = [sys.executable, "benchmarks/gpu.py", "--out", str(tmp_path / "results.md")]
+    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+    assert run.stderr.startswith("no GPU to measure: backend 'cupy'")
+    assert not list(tmp_path.iterdir())
+
+
 # ---------------------------------------------------------------- a training step reads nothing
 
 

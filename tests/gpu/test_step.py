@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,10 +261,14 @@ class Refusing(Foreign):
 def test_arrays_of_other_libraries_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = np.arange(6, dtype="float32").reshape(2, 3)
     backend = HostCuPy()
-    monkeypatch.setitem(backends._loaded, "cupy:0", backend)
     array = backend.asarray(Foreign(theirs))
     assert np.shares_memory(array.host, theirs)
     assert backend.asarray(Foreign(theirs), tr.float64).dtype == "float64"
+    numba = SimpleNamespace(__cuda_array_interface__={})  # which has this in place of DLPack
+    monkeypatch.setattr(backend.cupy, "asarray", lambda data: backend.asarray(Foreign(theirs)))
+    assert np.shares_memory(backend.asarray(numba).host, theirs)
+    monkeypatch.undo()
+    monkeypatch.setitem(backends._loaded, "cupy:0", backend)
     with tr.use_backend(backend):
         x = tr.tensor(Foreign(theirs))
         with pytest.raises(DTypeError, match="a Refusing of dtype unknown, which CuPy does not take: not this one"):

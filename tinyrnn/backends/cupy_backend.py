@@ -54,8 +54,9 @@ def import_cupy() -> Any:
         cupy.cuda.nvrtc.getVersion()
         _ = cupy.cuda.cublas
     except Exception as error:
+        missing = " ".join(str(error).split())  # in one line
         raise BackendError(
-            f"backend 'cupy': CuPy {cupy.__version__} finds the device, but not the CUDA toolkit ({error}); "
+            f"backend 'cupy': CuPy {cupy.__version__} finds the device, but not the CUDA toolkit ({missing}); "
             "pip install 'cupy-cuda12x[ctk]' (CUDA 12) or 'cupy-cuda13x[ctk]' (CUDA 13) brings it"
         ) from error
     return cupy
@@ -173,16 +174,12 @@ class CuPyBackend(Backend):
 
     @told
     def asarray(self, data: Any, dtype: DType | None = None) -> Array:
-        """Bring host data here; take arrays that are on the device already, CuPy's or by DLPack, without a copy."""
+        """Bring host data here; take arrays that are on the device already, anybody's, without a copy."""
         with self.here:
             if not isinstance(data, self.cupy.ndarray):
                 if not _on_a_gpu(data):
                     return self.cupy.asarray(host_array(data, dtype))
-                try:
-                    data = self.cupy.from_dlpack(data)
-                except (BufferError, TypeError, NotImplementedError, ImportError) as error:
-                    kind = f"{type(data).__name__} of dtype {getattr(data, 'dtype', 'unknown')}"
-                    raise DTypeError(f"tensor: the data is a {kind}, which CuPy does not take: {error}") from error
+                data = self._shared(data)
             if data.device.id != self.device:
                 raise BackendError(
                     f"an array on CUDA device {data.device.id} given to backend {self.name!r}; move it: "
@@ -190,6 +187,14 @@ class CuPyBackend(Backend):
                 )
             self.dtype(data)
             return data if dtype is None else self.astype(data, dtype)
+
+    def _shared(self, data: Any) -> Array:
+        """Return another library's array: by DLPack, which sees to it that what was asked for there is done first."""
+        try:
+            return self.cupy.from_dlpack(data) if hasattr(data, "__dlpack__") else self.cupy.asarray(data)
+        except (BufferError, TypeError, NotImplementedError, ImportError) as error:
+            kind = f"{type(data).__name__} of dtype {getattr(data, 'dtype', 'unknown')}"
+            raise DTypeError(f"tensor: the data is a {kind}, which CuPy does not take: {error}") from error
 
     @told
     def to_host(self, array: Array) -> Any:
@@ -223,8 +228,7 @@ class CuPyBackend(Backend):
     @told
     def full(self, shape: tuple[int, ...], value: float, dtype: DType) -> Array:
         with self.here:
-            zero = type(value) is not bool and value == 0
-            return self.cupy.zeros(shape, dtype.value) if zero else self.cupy.full(shape, value, dtype.value)
+            return self.cupy.full(shape, value, dtype.value) if value else self.cupy.zeros(shape, dtype.value)
 
     def getitem(self, array: Array, index: Any) -> Array:
         """`array[index]`; a mask waits for the device, which has to count its Trues: `where` does not."""
@@ -379,9 +383,9 @@ def _raw_kernel(cupy: Any, source: str, name: str) -> Any:
 
 
 def _on_a_gpu(data: Any) -> bool:
-    """Tell whether another library's array says by DLPack that it is on a CUDA device."""
+    """Tell whether an array says that it is on a CUDA device, by DLPack or, as Numba's do, without it."""
     place = getattr(type(data), "__dlpack_device__", None)
-    return place is not None and place(data)[0] in (CUDA, CUDA_MANAGED)
+    return hasattr(data, "__cuda_array_interface__") if place is None else place(data)[0] in (CUDA, CUDA_MANAGED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,6 +420,7 @@ def named(kernel: Kernel) -> Kernel:
     return dataclasses.replace(kernel, name="fused_" + "".join(c if c.isascii() else "_" for c in kernel.name))
 
 
+@functools.cache
 def bounds_source(dtype: DType) -> str:
     """Return a kernel (n, x, seen): seen[0] becomes the least of it and of n integers, seen[1] the greatest."""
     return f"""extern "C" __global__ void bounds(
@@ -433,6 +438,7 @@ def bounds_source(dtype: DType) -> str:
 """
 
 
+@functools.cache
 def add_rows_source(dtype: DType) -> str:
     """Return a kernel (n, width, rows, order, values, y): y[rows[k]] += values[order[k]], for rows that are sorted."""
     kind, half = kernel_cuda.C_TYPES[dtype], dtype is DType.float16

@@ -10,6 +10,7 @@ Source: Salmon, Moraes, Dror & Shaw 2011, "Parallel Random Numbers: As Easy as 1
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tinyrnn.backends.base import DType
@@ -60,6 +61,7 @@ def blocks(n: int, dtype: DType) -> int:
     return -(-n * KINDS[dtype][0] // 4)
 
 
+@functools.cache
 def source(dtype: DType, kind: str) -> str:
     """Return `uniform` as CUDA C++, (seed, first, n, y), a block of words for each thread; `kind` is its type there."""
     each, bits, scale = 4 // KINDS[dtype][0], KINDS[dtype][1], KINDS[dtype][2]
