@@ -189,6 +189,21 @@ def test_numbers_that_are_none_come_through(cupy_device: Any, dtype: str, value:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.parametrize("name", ["abs", "sign", "truth"])
+@pytest.mark.parametrize("dtype", ["int8", "int64", "uint8"])
+def test_integers_and_truths(cupy_device: Any, dtype: str, name: str) -> None:
+    functions = {
+        "abs": lambda x: tr.abs(x) * 2,
+        "sign": lambda x: tr.apply(tr.primitives.sign, x),
+        "truth": lambda x: (x > 1) == True,  # noqa: E712
+    }
+    x, found = np.arange(6).reshape(2, 3) - (0 if dtype == "uint8" else 3), []
+    for backend in ("numpy", cupy_device):
+        with tr.use_backend(backend), tr.fusion(backend != "numpy"):
+            found.append(tr.fused(functions[name])(tr.tensor(x.astype(dtype))).numpy())
+    np.testing.assert_array_equal(*found)
+
+
 # ---------------------------------------------------------------- random numbers
 
 

@@ -28,8 +28,8 @@ TEMPLATES = OPERATORS | {
     "log": "log{f}({0})",
     "sqrt": "sqrt{f}({0})",
     "tanh": "tanh{f}({0})",
-    "abs": "{0} < {t}(0) ? -{0} : {0}",
-    "sign": "{0} > {t}(0) ? {t}(1) : {0} < {t}(0) ? {t}(-1) : {0}",
+    "abs": "{0} < ({t})0 ? -{0} : {0}",
+    "sign": "{0} > ({t})0 ? ({t})1 : {0} < ({t})0 ? ({t})-1 : {0}",
     "maximum": "({0} >= {1} || {0} != {0}) ? {0} : {1}",
     "minimum": "({0} <= {1} || {0} != {0}) ? {0} : {1}",
     "where": "{0} ? {1} : {2}",
@@ -95,7 +95,8 @@ def _expression(kernel: Kernel, step: Instruction) -> str:
 def _literal(value: float, kind: str) -> str:
     """Write a number in the working type: 0.5 alone is a double, and would make doubles of all."""
     if math.isfinite(value):
-        return f"({kind})({value!r})" if kind != "float" else f"{float(value)!r}f"
+        number = int(value) if isinstance(value, bool) else value
+        return f"{float(value)!r}f" if kind == "float" else f"({kind})({number!r})"
     infinity = f"({kind})(1.0 / 0.0)" if kind == "double" else "__int_as_float(0x7f800000)"
     if math.isnan(value):
         return f"({infinity} - {infinity})"
