@@ -99,7 +99,8 @@ BARS = [
     Bar("training", "mygrad", ALL, dict.fromkeys(SIZES, 0.25)),
     Bar("training", "products", ALL, {"char-rnn": 1.5, "h512": 1.2}),
     Bar("training", "jax", ("lstm",), dict.fromkeys(SIZES, 1.0), subject="tinyrnn-plain"),
-    Bar("generation", "pytorch", ("lstm",), FASTER),
+    Bar("generation", "pytorch", ALL, FASTER),
+    Bar("generation", "pytorch-cells", ALL, FASTER),
     Bar("memory", "pytorch", ALL, {"h512": 1.0}),
 ]
 

@@ -324,15 +324,14 @@ def test_nothing_is_raised_when_it_is_off(backend):
 )
 def test_values_and_gradients_are_the_same_when_it_is_on(backend, make):
     results = []
-    for around in (tr.enable_grad(), tr.detect_anomaly()):
+    for around in (tr.fusion(False), tr.detect_anomaly()):  # it watches each operation, so there are no kernels
         tr.manual_seed(3)
         layer = make()
         with around:
             out, _ = layer(tr.randn(5, 2, 3), lengths=[5, 3])
             (out * out).sum().backward()
-        results.append([out.numpy(), *(p.grad.numpy() for p in layer.parameters())])
-    for plain, watched in zip(*results, strict=True):
-        np.testing.assert_allclose(plain, watched, rtol=1e-4, atol=1e-5)  # a kernel's tanh may differ in the last digit
+        results.append([out.tolist(), *(p.grad.tolist() for p in layer.parameters())])
+    assert results[0] == results[1]
 
 
 def test_the_mode_is_as_before_after_an_error():
