@@ -146,7 +146,8 @@ def _cupy(devices: Callable[[], int]) -> ModuleType:
     runtime, nvrtc = SimpleNamespace(getDeviceCount=devices), SimpleNamespace(getVersion=lambda: (13, 0))
     cupy.cuda = SimpleNamespace(runtime=runtime, nvrtc=nvrtc, cublas=None)
     cupy.dtype = np.dtype
-    cupy.ndarray = type("ndarray", (), {"__module__": "cupy", "device": SimpleNamespace(id=1)})
+    place = {"__dlpack_device__": lambda self: (2, 1), "device": SimpleNamespace(id=1)}
+    cupy.ndarray = type("ndarray", (), place)
     return cupy
 
 
@@ -427,3 +428,19 @@ def test_scatter_add_takes_bytes_as_indices_of_a_long_table() -> None:
     rows = tr.tensor([0, 255, 255], "uint8")
     g = tr.grad(table[rows].sum(), table)
     assert (g[0].tolist(), g[255].tolist(), g.sum().item()) == ([1, 1], [2, 2], 6)
+
+
+def test_from_dlpack_shares_where_tensor_copies() -> None:
+    theirs = np.arange(3.0)
+    shared, copied = tr.from_dlpack(theirs), tr.tensor(theirs)
+    theirs[0] = 9
+    assert (shared.tolist(), copied.tolist(), shared.dtype) == ([9, 1, 2], [0, 1, 2], "float64")
+    assert tr.from_dlpack(shared).array is shared.array
+    with tr.use_backend("strict"):
+        assert tr.from_dlpack(theirs).backend.name == "numpy"  # where it is, not where new tensors go
+    for wrong, words in (
+        ([1.0], "given list; expected an array that offers DLPack"),
+        (np.ones(2, "complex64"), "complex"),
+    ):
+        with pytest.raises(tr.errors.DTypeError, match=words):
+            tr.from_dlpack(wrong)

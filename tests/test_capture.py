@@ -76,9 +76,10 @@ def test_training_is_the_same(backend, make, fusion):
             found.append(train(model, tr.capture(step, model) if captured else step))
         assert model.calls == (2 if captured else 5)  # without a state, and with one
     (losses, gradients), (captured_losses, captured_gradients) = found
-    assert losses == captured_losses
+    digits = 1e-5 if backend.name == "cupy" else 0  # which adds up an embedding's gradients in any order
+    np.testing.assert_allclose(losses, captured_losses, rtol=digits, atol=0)
     for g, h in zip(gradients, captured_gradients, strict=True):
-        np.testing.assert_array_equal(g, h)
+        np.testing.assert_allclose(g, h, rtol=digits, atol=digits)
 
 
 def test_gradients_add_up_until_they_are_forgotten():
@@ -88,6 +89,22 @@ def test_gradients_add_up_until_they_are_forgotten():
     for n in (1, 2, 3):
         assert step(x) is None
         assert layer.W.grad.tolist() == [[n * 1.0], [n * 2.0]]
+
+
+def test_clipping_may_be_captured_too(backend):
+    layer = nn.Linear(2, 1)
+
+    def clipped(x):
+        layer(x).sum().backward()
+        return optim.clip_grad_norm(layer.parameters(), 0.5)
+
+    step, found = tr.capture(clipped, layer), []
+    for run in (clipped, step, step, step):
+        for w in layer.parameters():
+            w.grad = None
+        found.append([run(tr.tensor([[3.0, 4.0]])).item(), *(w.grad.tolist() for w in layer.parameters())])
+    assert found == [found[0]] * 4
+    assert found[0][0] == pytest.approx(26**0.5)
 
 
 def test_second_derivatives():
@@ -155,6 +172,46 @@ def test_a_tensor_that_was_not_given_is_told():
     with pytest.raises(CaptureError, match=r"pass it as an argument, or name the module"):
         tr.capture(lambda x: x @ W)(tr.ones(1, 2))
     assert W.backend.name == "numpy"
+
+
+def test_new_values_for_a_parameter_are_refused():
+    layer = nn.Linear(2, 1)
+    before = layer.W.numpy().copy()
+
+    def descend(x):
+        layer(x).sum().backward()
+        with tr.no_grad():
+            layer.W -= 0.1 * layer.W.grad
+
+    with pytest.raises(CaptureError, match=r"gives a parameter new values.*assign them after the call"):
+        tr.capture(descend, layer)(tr.ones(1, 2))
+    np.testing.assert_array_equal(layer.W.numpy(), before)
+    assert layer.W.backend.name == "numpy"
+
+
+def test_an_optimizer_and_a_scaler_are_refused_before_they_change_anything():
+    layer = nn.Linear(2, 1)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    scaler = optim.LossScaler(optimizer)
+
+    def step(x, last):
+        scaler.scale(layer(x).sum()).backward()
+        last()
+
+    for last, name in ((optimizer.step, r"SGD\.step\(\)"), (scaler.unscale, "unscale"), (scaler.step, "unscale")):
+        with pytest.raises(CaptureError, match=f"{name}.* inside a captured function"):
+            tr.capture(step, layer, scaler.loss_scale)(tr.ones(1, 2), last)
+        assert (optimizer.steps, scaler.finite) == (0, None)
+    step(tr.ones(1, 2), scaler.step)
+    assert optimizer.steps == 1
+
+
+def test_the_text_of_a_program_names_what_it_calls():
+    step = tr.capture(lambda x: tr.tanh(x) * 2)
+    step(tr.ones(2))
+    (program,) = step.programs.values()
+    assert "= tanh_0(a0)" in program.text
+    assert "v1 = mul_1(v0, 2" in program.text
 
 
 def test_an_error_leaves_the_parameters_as_they_were():

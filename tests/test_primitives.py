@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import tinyrnn as tr
+from tinyrnn import backends
 from tinyrnn import primitives as p
 from tinyrnn.autograd import changed_mode
 from tinyrnn.backends import Backend
@@ -27,6 +28,7 @@ NOT_OPERATIONS = {
     "apply",
     "arange",
     "detach",
+    "from_dlpack",
     "full",
     "grad",
     "manual_seed",
@@ -42,11 +44,18 @@ OPERATIONS = {
     if inspect.isfunction(f := getattr(tr, name)) and f.__module__ in ("tinyrnn.functions", "tinyrnn.tensor")
 } - NOT_OPERATIONS
 
+
+def _other(backend: Backend) -> Backend:
+    """Return where `to` goes from a backend: away from that of the test, and back."""
+    here = backends.current()
+    return here if backend is not here else backends.get("strict" if here.name == "numpy" else "numpy")
+
+
 tiny = SimpleNamespace(
     **{name: getattr(tr, name) for name in OPERATIONS | {"tensor"}},
     **{name: partial(tr.apply, p.registry[name]) for name in INTERNAL},
     recast=partial(tr.apply, p.astype),  # to the dtype it has, for which x.astype does nothing
-    to=lambda x: x.to("strict" if x.backend.name == "numpy" else "numpy"),
+    to=lambda x: x.to(_other(x.backend)),
 )
 
 
@@ -79,6 +88,11 @@ def _dropout(x: Any, p: float, training: bool = True, generator: Any = None) -> 
     return x * (generator.uniform(x.shape, tr.DType.of(x.dtype)) >= p) / (1 - p) if training else x
 
 
+def _scheduled_sampling(target: Any, own: Any, p: float, generator: Any) -> Any:
+    draw = generator.uniform((len(target),), tr.float32)
+    return np.stack([own[b] if draw[b] < p else target[b] for b in range(len(target))])
+
+
 def _layer_norm(x: Any, weight: Any = 1, bias: Any = 0, eps: float = 1e-5) -> Any:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias
 
@@ -99,6 +113,7 @@ numpy = SimpleNamespace(
     recast=lambda x, dtype: x.astype(dtype),
     relu=lambda x: x * (x > 0),
     scatter=_scatter,
+    scheduled_sampling=_scheduled_sampling,
     sigmoid=lambda x: 1 / (1 + np.exp(-x)),
     softmax=lambda x, axis=-1: np.exp(_log_softmax(x, axis)),
     tensor=np.asarray,
@@ -263,6 +278,8 @@ TABLE = [
     row("isfinite", lambda m, x: m.isfinite(x), [1.0, math.inf, math.nan], order=0),
     row("dropout", lambda m, x: m.dropout(x, 0.4, generator=tr.Generator(1)), (4, 5)),
     row("dropout", lambda m, x: m.dropout(x, 0.4, training=False), (2, 3)),
+    row("scheduled_sampling", lambda m, x, y: m.scheduled_sampling(x, y, 0.5, tr.Generator(1)), (4, 3), (4, 3)),
+    row("scheduled_sampling", lambda m, x, y: m.scheduled_sampling(x, y, 0.3, tr.Generator(1)), (6,), (6,)),
     # ------------------------------------------------ reductions
     *[
         row(name, lambda m, x, name=name, options=options: getattr(m, name)(x, **options), shape)

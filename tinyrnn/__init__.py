@@ -47,6 +47,7 @@ from tinyrnn.functions import (
     randn,
     relu,
     reshape,
+    scheduled_sampling,
     sigmoid,
     softmax,
     split,
@@ -66,10 +67,11 @@ from tinyrnn.functions import (
 from tinyrnn.fuse import fused, fusion
 from tinyrnn.gradcheck import gradcheck
 from tinyrnn.nn import Parameter
+from tinyrnn.nn.ctc import ctc_decode, ctc_loss
 from tinyrnn.primitives import Outer, Primitive, Slice, primitive
 from tinyrnn.profile import profile
-from tinyrnn.tensor import Tensor, apply, detach, grad, matmul, tensor
-from tinyrnn.viz import gradient_flow
+from tinyrnn.tensor import Tensor, apply, detach, from_dlpack, grad, matmul, tensor
+from tinyrnn.viz import draw, explain, gradient_flow, recording, trace
 
 __version__ = "0.1.0"
 
@@ -96,17 +98,22 @@ __all__ = [
     "clip",
     "concatenate",
     "cross_entropy",
+    "ctc_decode",
+    "ctc_loss",
     "detach",
     "detect_anomaly",
+    "draw",
     "dropout",
     "enable_grad",
     "errors",
     "exp",
     "expand_dims",
+    "explain",
     "flip",
     "float16",
     "float32",
     "float64",
+    "from_dlpack",
     "full",
     "fused",
     "fusion",
@@ -144,8 +151,10 @@ __all__ = [
     "primitive",
     "profile",
     "randn",
+    "recording",
     "relu",
     "reshape",
+    "scheduled_sampling",
     "set_num_threads",
     "show_config",
     "sigmoid",
@@ -159,6 +168,7 @@ __all__ = [
     "swapaxes",
     "tanh",
     "tensor",
+    "trace",
     "transpose",
     "uint8",
     "uint16",

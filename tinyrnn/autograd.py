@@ -18,19 +18,30 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from tinyrnn import primitives
 from tinyrnn.backends import Backend, DType
-from tinyrnn.errors import DTypeError, GraphError, IndexRangeError, ShapeError, TinyRNNError
+from tinyrnn.errors import BackendError, DTypeError, GraphError, IndexRangeError, ShapeError, TinyRNNError
 from tinyrnn.primitives import Outer, Primitive, Slice, Spread
 
 # ---------------------------------------------------------------- where and when
 
 
 class Scope:
-    """Where and when an operation happened: a module, or a step in time, inside another scope."""
+    """Where and when an operation happened: a module, or a step in time, inside another scope.
 
-    __slots__ = ("module", "parent", "step")
+    Fields: parent; module; step, with `loop`, which is one and the same object for all steps of one loop; back, whether
+        it is the way back through what happened in the parent, in a backward pass that is recorded.
+    """
 
-    def __init__(self, parent: Scope | None, module: Any = None, step: int | None = None) -> None:
-        self.parent, self.module, self.step = parent, module, step
+    __slots__ = ("back", "loop", "module", "parent", "step")
+
+    def __init__(
+        self,
+        parent: Scope | None,
+        module: Any = None,
+        step: int | None = None,
+        loop: Any = None,
+        back: bool = False,
+    ) -> None:
+        self.parent, self.module, self.step, self.loop, self.back = parent, module, step, loop, back
 
     def __str__(self) -> str:
         """Read like `CharRNN.lstm.cells.0, step t=3`: attribute names below the outermost module's type."""
@@ -48,6 +59,12 @@ class Scope:
         while scope is not None:
             yield scope
             scope = scope.parent
+
+
+def inside(scope: Scope | None) -> str:
+    """Return ` in LSTM, step t=3`, or nothing where there is nothing to say."""
+    where = str(scope) if scope else ""
+    return f" in {where}" if where else ""
 
 
 class Mode(NamedTuple):
@@ -170,10 +187,10 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
     Errors, pictures and gradient flow read it. Loops nest; `break` ends one as usual. A range or any other iterable of
     ints counts as it says: `tr.steps(reversed(range(T)))`.
     """
-    around = _scope.get()
+    around, loop = _scope.get(), object()
     try:
         for t in range(T) if isinstance(T, int) else T:
-            _scope.set(Scope(around, None, t))
+            _scope.set(Scope(around, None, t, loop))
             yield t
     finally:
         _scope.set(around)
@@ -274,7 +291,7 @@ class Node:
 
     def __repr__(self) -> str:
         name = self.op.name if self.op else "leaf"
-        return f"<node {self.serial} {name}{f' in {self.scope}' if self.scope else ''}>"
+        return f"<node {self.serial} {name}{inside(self.scope)}>"
 
     def free(self) -> None:
         """Let go of everything that the backward pass needed."""
@@ -298,13 +315,13 @@ class Node:
             run = functools.partial(self.op.pull_back, ops, self, gys, needs, rooms)
             return timer("backward", self.op, self.scope, run)
         except Exception as error:
-            explain(error, "the gradient of ", self.op, self.operands, self.scope)
+            explain(error, "the gradient of ", self.op, self.operands, self.scope, self.outputs[0].backend)
 
 
 def _freed(node: Node) -> str:
-    where = f" in {node.scope}" if node.scope else ""
+    where = f"{node.op.name if node.op else 'leaf'!r}{inside(node.scope)}"
     return (
-        f"backward: the way back leads through {node.op.name if node.op else 'leaf'!r}{where}, whose graph an earlier "
+        f"backward: the way back leads through {where}, whose graph an earlier "
         "backward() has used and freed. A tensor computed in an earlier batch, most often a recurrent state such as h "
         "or c, was used again: cut it off with `state = tr.detach(state)` before the next batch. (Only to walk one "
         "and the same graph twice: call the first backward(retain_graph=True).)"
@@ -314,7 +331,7 @@ def _freed(node: Node) -> str:
 def told(op: Primitive, operands: Iterable[Any], scope: Scope | None) -> str:
     """Describe a call: `matmul(float32[3, 4], float32[5, 6]) in LSTM, step t=3`."""
     shown = ", ".join(f"{x.dtype!s}{list(x.shape)}" if hasattr(x, "shape") else repr(x) for x in operands)
-    return f"{op.name}({shown}){f' in {scope}' if scope else ''}"
+    return f"{op.name}({shown}){inside(scope)}"
 
 
 _KINDS: dict[type[Exception], type[TinyRNNError]] = {
@@ -324,9 +341,12 @@ _KINDS: dict[type[Exception], type[TinyRNNError]] = {
 }
 
 
-def explain(error: Exception, what: str, op: Primitive, operands: Iterable[Any], scope: Scope | None) -> NoReturn:
+def explain(
+    error: Exception, what: str, op: Primitive, operands: Iterable[Any], scope: Scope | None, backend: Backend
+) -> NoReturn:
     """Raise `error` again as one of ours that names the operation, its operands, the module and the time step."""
     call = f"{what}{told(op, operands, scope)}"
+    see_device(error, call, backend)
     for kind, ours in _KINDS.items():
         if isinstance(error, kind) and not isinstance(error, TinyRNNError):
             raise ours(f"{call}: {error}") from error
@@ -335,6 +355,13 @@ def explain(error: Exception, what: str, op: Primitive, operands: Iterable[Any],
         raise error
     finally:
         del error  # it holds this frame by its traceback: a cycle, in which the graph would stay alive
+
+
+def see_device(error: Exception, what: str, backend: Backend) -> None:
+    """Raise a BackendError that says what to do, if `error` tells of a device that is full or lost."""
+    advice = backend.failure(error)
+    if advice:
+        raise BackendError(f"{what}: {advice}") from error
 
 
 # ---------------------------------------------------------------- the walk
@@ -438,20 +465,32 @@ def walk(
 
     for edge, gy in roots.items():
         arrive(edge, gy)
-    while queue:
-        _, node = heapq.heappop(queue)  # the youngest: all that will flow into it has arrived
-        ops = ops_on(node.outputs[0].backend)
-        arrived = arriving.pop(node)
-        gys = _complete(ops, node, arrived, rooms)
-        for i, gy in gys.items() if wanted is not None or node.grads else ():
-            if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
-                found[node, i] = ops.own(gy) if gy is arrived[i][0] or node.hooks else gy
-        needs = tuple([parent is not None and (useful is None or parent[0] in useful) for parent in node.parents])
-        if True in needs or node.operands is None:  # a freed node explains itself
-            for edge, contribution in _sent_on(ops_on, node, gys, needs, rooms):
-                arrive(edge, contribution)
-        if free and node.op is not None:
-            node.free()
+    around = _scope.get()
+    try:
+        while queue:
+            _, node = heapq.heappop(queue)  # the youngest: all that will flow into it has arrived
+            home = node.outputs[0].backend
+            home.enter()
+            ops = ops_on(home)
+            if not ops.computes:
+                _scope.set(Scope(node.scope, back=True))
+            arrived = arriving.pop(node)
+            try:
+                gys = _complete(ops, node, arrived, rooms)
+            except Exception as error:
+                see_device(error, f"the gradients that flow into {node!r}", home)
+                raise
+            for i, gy in gys.items() if wanted is not None or node.grads else ():
+                if (node, i) in wanted if wanted is not None else i in (node.grads or ()):
+                    found[node, i] = ops.own(gy) if gy is arrived[i][0] or node.hooks else gy
+            needs = tuple([parent is not None and (useful is None or parent[0] in useful) for parent in node.parents])
+            if True in needs or node.operands is None:  # a freed node explains itself
+                for edge, contribution in _sent_on(ops_on, node, gys, needs, rooms):
+                    arrive(edge, contribution)
+            if free and node.op is not None:
+                node.free()
+    finally:
+        _scope.set(around)
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tinyrnn import backends
-from tinyrnn.autograd import current_mode
+from tinyrnn.autograd import current_mode, see_device
 from tinyrnn.errors import BackendError, CaptureError
 from tinyrnn.nn import Module
 from tinyrnn.tape import Tape
@@ -41,9 +41,15 @@ class capture:
             at each call, and their `.grad` receives what a backward() gives them.
 
     The results have no history. Random numbers are drawn anew at each call. An optimiser's step stays outside, since
-    its learning rate and count are Python's.
+    its learning rate and count are Python's; there is an error where one is not.
 
-    Raises: CaptureError for a function that looks at values, or uses a tensor that it was not given.
+    On a GPU the calls become a CUDA graph at the second call: one launch, whatever their number, with which the host
+    never waits for the device. It keeps the memory of a whole step. What cannot be in a graph (an index that is a mask;
+    a sum in order, TINYRNN_DETERMINISTIC=1) is told once, by a warning that names the call, and all calls are then
+    repeated one by one, as they are where indices are checked at once (TINYRNN_CHECK=1).
+
+    Raises: CaptureError for a function that looks at values, uses a tensor that it was not given, or gives a parameter
+        new values.
 
     >>> from tinyrnn import nn
     >>> layer = nn.Linear(2, 1)
@@ -76,6 +82,7 @@ class capture:
         for x in given:
             key += (x.array.shape, x.array.dtype, x.backend) if isinstance(x, Tensor) else (type(x), x)
         key += [module.training for module in self.modules]
+        key += [p.node is not None for p in self.parameters]  # which is what requires_grad says
         try:
             program = self.programs.get(tuple(key))
         except TypeError as error:
@@ -91,7 +98,13 @@ class capture:
             self.programs[tuple(key)] = program
             return program.returned(program.first)
         program.first = []
-        return program.returned(program.calls(*[x.array for x in tensors], *[p.array for p in self.parameters]))
+        program.home.enter()
+        try:
+            made = program.calls(*[x.array for x in tensors], *[p.array for p in self.parameters])
+        except Exception as error:
+            see_device(error, f"{getattr(self.function, '__name__', 'a function')}, captured", program.home)
+            raise
+        return program.returned(made)
 
 
 class Program:
@@ -116,14 +129,20 @@ class Program:
         traced = [tape.given(x.array) for x in inputs]
         on_tape = {id(x): Tensor(array, tape) for x, array in zip(inputs, traced, strict=True)}
         before = [(p.array, p.backend, p.node, p.version) for p in parameters]
+        given = [tape.given(p.array) for p in parameters]
         try:
-            for p in parameters:
-                p.array, p.backend, needed = tape.given(p.array), tape, p.requires_grad
+            for p, array in zip(parameters, given, strict=True):
+                p.array, p.backend, needed = array, tape, p.requires_grad
                 p.node = None
                 p.requires_grad = needed
             with backends.use_backend(tape):
                 self.like = function(*mapped(arguments, lambda x: on_tape[id(x)] if isinstance(x, Tensor) else x))
             grads = [p.grad for p in parameters]
+            if any(p.array is not array for p, array in zip(parameters, given, strict=True)):
+                raise CaptureError(
+                    "capture: the function gives a parameter new values, as an optimiser's step does; what is captured "
+                    "only computes: let it return them, and assign them after the call"
+                )
         except BackendError as error:
             raise CaptureError(
                 f"capture: the function uses a tensor that it was not given ({error}); pass it as an argument, or name "
@@ -139,7 +158,7 @@ class Program:
         self.like = mapped(self.like, lambda x: None if isinstance(x, Tensor) else Constant(x))
         recorded = [tape.lifted(y.array) for y in outputs]
         self.text = tape.text_of(recorded)
-        self.calls = tape.function(self.text)
+        self.calls = self.home.replayed(tape.function(self.text))
         self.first = [y.value for y in recorded]
 
     def returned(self, arrays: list[Any]) -> Any:

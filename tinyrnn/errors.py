@@ -64,3 +64,7 @@ class DataError(TinyRNNError, ValueError):
 
 class NonFiniteError(TinyRNNError, ArithmeticError):
     """A loss or gradient that became NaN or infinite."""
+
+
+class RenderError(TinyRNNError, ValueError):
+    """A picture could not be made: no program to draw with, or a file of a kind that is not known."""

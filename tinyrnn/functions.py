@@ -9,6 +9,7 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tinyrnn import backends
@@ -120,13 +121,21 @@ def check_range(name: str, index: Tensor, n: int, what: str = "index") -> None:
     """
     if index.dtype.is_floating or index.dtype == DType.bool:
         raise DTypeError(f"{name}: {what} is {index.dtype}{list(index.shape)}; expected integers 0 … {n - 1}")
+    index.backend.check(_InRange(name, what, n), index.array)
 
-    def see(values: Any) -> None:
-        if values.size and not 0 <= values.min() <= values.max() < n:
-            wrong = values[(values < 0) | (values >= n)]
-            raise IndexRangeError(f"{name}: {what} holds {wrong.flat[0]}; expected integers from 0 to {n - 1}")
 
-    index.backend.check(see, index.array)
+@dataclass(frozen=True)
+class _InRange:
+    """What `check_range` expects; a value, so that a device knows one that it has been given before."""
+
+    name: str
+    what: str
+    n: int
+
+    def __call__(self, values: Any) -> None:
+        if values.size and not 0 <= values.min() <= values.max() < self.n:
+            wrong = values[(values < 0) | (values >= self.n)].flat[0]
+            raise IndexRangeError(f"{self.name}: {self.what} holds {wrong}; expected integers from 0 to {self.n - 1}")
 
 
 def _as_tensor(x: Any) -> Tensor:
@@ -543,6 +552,41 @@ def dropout(x: Any, p: float, training: bool = True, generator: Generator | None
     draw = x.backend.uniform(generator or default_generator, x.shape, x.dtype)
     keep = Tensor(draw, x.backend) >= p
     return x * (keep.astype(x.dtype) / (1 - p))
+
+
+def scheduled_sampling(target: Any, own: Any, p: Any, generator: Generator | None = None) -> Tensor:
+    """What a decoder is given next: with probability p what it said itself, otherwise what it should have said.
+
+    Taught with targets alone, a decoder never meets its own mistakes; p rises from 0 while it learns.
+
+        for t in tr.steps(T):
+            logits, state = decoder(x, state)
+            losses.append(tr.cross_entropy(logits, y[t]))
+            x = tr.scheduled_sampling(y[t], logits.argmax(-1), p)
+
+    Args:
+        target, own: (B, …), one for each sequence, such as class numbers (B,) or vectors (B, H); each sequence is drawn
+            for by itself.
+        p: from 0 to 1; a tensor of shape () where it changes from call to call of a function that is captured.
+        generator: the stream of random numbers, the default one if left out.
+
+    Returns: (B, …). A gradient flows to what was chosen.
+    Source: Bengio et al. 2015, "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks"; its ε is
+        1 − p.
+    Raises: ShapeError if the two differ; ValueError for p outside [0, 1].
+
+    >>> scheduled_sampling(tensor([1, 2, 3, 4]), tensor([5, 6, 7, 8]), p=0.5, generator=Generator(0)).tolist()
+    [1, 2, 3, 8]
+    """
+    target, own = _as_tensor(target), _as_tensor(own)
+    _same_shape("scheduled_sampling", "target", target, "own", own)
+    if not target.ndim:
+        raise ShapeError("scheduled_sampling: target is a single number; expected (B, …), one for each sequence")
+    if not isinstance(p, Tensor) and not 0 <= p <= 1:
+        raise ValueError(f"scheduled_sampling: p is {p}; expected a probability from 0 to 1")
+    shape = (len(target), *(1,) * (target.ndim - 1))
+    draw = target.backend.uniform(generator or default_generator, shape, DType.float32)
+    return where(Tensor(draw, target.backend) < p, own, target)
 
 
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:

@@ -108,7 +108,8 @@ def kept(traced: Traced, grid: Grid, gradients: Iterable[Symbol | None]) -> tupl
         assert s is not None
         parts = grid.lanes(s)
         few = [parts[lane] for lane in sorted(lanes)]
-        if len(few) < len(parts) and all(part in traced.edges for part in few):
+        alike = not stack or all(part.dtype is stack[0].dtype for part in few)  # the stack is one array
+        if len(few) < len(parts) and alike and all(part in traced.edges for part in few):
             stack += few
         elif few:
             whole.add(k)

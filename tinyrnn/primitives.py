@@ -523,9 +523,7 @@ concatenate = primitive(
 stack = primitive(
     "stack",
     forward=lambda xp, *xs, axis=0: xp.stack(xs, axis=axis),
-    vjp=lambda ops, gy, y, *xs, axis=0: tuple(
-        ops.getitem(gy, index=_along(axis, len(gy.shape), k)) for k in range(len(xs))
-    ),
+    vjp=lambda ops, gy, y, *xs, axis=0: ops.unstack(gy, axis=axis),
     dtype="common",
 )
 

@@ -88,9 +88,10 @@ class Tape(Backend):
         return array if isinstance(array, Recorded) else Recorded(self, array, self.constant(array))
 
     def constant(self, value: Any) -> str:
-        """Return the name of a value that stays as it is."""
+        """Return the name of a value that stays as it is; a function's is its own, and a number."""
         if id(value) not in self.known:
-            self.known[id(value)] = f"c{len(self.names)}"
+            name = getattr(getattr(value, "func", value), "__name__", "") if callable(value) else ""
+            self.known[id(value)] = f"{name}_{len(self.names)}" if name.isidentifier() else f"c{len(self.names)}"
             self.names[self.known[id(value)]] = value  # and so is alive, and keeps its id
         return self.known[id(value)]
 
@@ -138,10 +139,11 @@ class Tape(Backend):
         return f"def calls({', '.join(self.inputs)}):\n    " + "\n    ".join(body) + "\n"
 
     def function(self, text: str) -> Callable[..., list[Any]]:
-        """Return a function made of the text."""
+        """Return a function made of the text, which is its docstring."""
         names = dict(self.names)
         exec(compile(text, "<captured>", "exec"), names)
         calls: Callable[..., list[Any]] = names["calls"]
+        calls.__doc__ = text
         return calls
 
     # ------------------------------------------------ what the engine asks of a backend
@@ -212,6 +214,12 @@ class Tape(Backend):
 
     def synchronize(self) -> None:
         pass
+
+    def enter(self) -> None:
+        self.home.enter()
+
+    def failure(self, error: Exception) -> str:
+        return self.home.failure(error)
 
 
 def real(x: Any) -> Any:

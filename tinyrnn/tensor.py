@@ -449,7 +449,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Make a tensor of numbers, nested lists, a NumPy array or any other array, on the current backend.
 
     Args:
-        data: copied. Python floats become float32 and ints int64; arrays keep their dtype, and CuPy's their device.
+        data: copied. Python floats become float32 and ints int64; arrays keep their dtype, and those on a GPU, CuPy's
+            or another library's, their device. `from_dlpack` shares memory instead.
         dtype: `tr.float32` or "float32".
         requires_grad: record what is computed with it, so that it can receive a gradient. Floats only.
 
@@ -469,6 +470,38 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     result = Tensor(array if python else backend.copy(array), backend)
     result.requires_grad = requires_grad
     return result
+
+
+def from_dlpack(array: Any) -> Tensor:
+    """Return a tensor that is another library's array: it stays where it is, and nothing is copied.
+
+    What is written into the array is seen by the tensor, so write only between two steps: a graph that has used the old
+    values does not notice. The other way, `torch.from_dlpack(x)` and its like take a tensor as it is.
+
+    Args: array, one that offers DLPack: NumPy's, CuPy's, PyTorch's, JAX's.
+    Raises: DTypeError for anything else, or an array of a dtype or on a device that no tensor is.
+
+    >>> import numpy as np
+    >>> theirs = np.zeros(2)
+    >>> x = from_dlpack(theirs)
+    >>> theirs[:] = 3
+    >>> x.tolist()
+    [3.0, 3.0]
+    """
+    if isinstance(array, Tensor):
+        return array.detach()
+    backend = backends.of(array) or backends.get("numpy")
+    if not (backend.owns(array) or hasattr(array, "__dlpack__")):
+        given = type(array).__name__
+        raise DTypeError(
+            f"from_dlpack: given {given}; expected an array that offers DLPack: tr.tensor takes other data"
+        )
+    try:
+        shared = array if backend.owns(array) else backend.from_dlpack(array)
+        return Tensor(backend.asarray(shared), backend)
+    except (BufferError, TypeError, RuntimeError, NotImplementedError) as error:
+        kind = f"{type(array).__name__} of dtype {getattr(array, 'dtype', 'unknown')}"
+        raise DTypeError(f"from_dlpack: the array is a {kind}, which cannot be shared: {error}") from error
 
 
 def detach(state: Any) -> Any:
@@ -527,6 +560,7 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
 def execute(op: p.Primitive, backend: Backend, operands: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Do what `apply` does, for operands that are tensors of this backend, or plain numbers, of fitting types."""
     mode = current_mode()
+    backend.enter()
     arguments = [x.array if isinstance(x, Tensor) else x for x in operands]
     try:
         if mode.timer is None:
@@ -535,7 +569,7 @@ def execute(op: p.Primitive, backend: Backend, operands: tuple[Any, ...], params
             run = functools.partial(op.forward, backend, *arguments, **params)
             computed = mode.timer("forward", op, current_scope(), run)
     except Exception as error:
-        explain(error, "", op, operands, current_scope())
+        explain(error, "", op, operands, current_scope(), backend)
     home = params["target"] if op is p.to else backend
     several = isinstance(computed, tuple)
     arrays = computed if several else (computed,)

@@ -20,8 +20,9 @@ from tests.test_backends import _scatters
 from tests.test_fuse import CASES, mixed, mixed_operands, operands_of
 from tinyrnn import backends
 from tinyrnn.backends import DType, Kernel, kernel_cuda, philox
-from tinyrnn.backends.cupy_backend import add_rows_source, bounds_source, named
+from tinyrnn.backends.cupy_backend import MOST_JOINED, add_rows_source, bounds_source, join_source, named
 from tinyrnn.fuse import Plan
+from tinyrnn.nn.cells import gru_step
 
 FLOATS = ("float32", "float64", "float16")
 NVCC = shutil.which("nvcc")
@@ -47,6 +48,8 @@ def whole_text() -> tuple[str, int]:
         kind = kernel_cuda.C_TYPES[DType(dtype)]
         texts.append(philox.source(DType(dtype), kind).replace("philox_uniform(", f"philox_{dtype}("))
         texts.append(add_rows_source(DType(dtype)).replace("add_rows(", f"add_rows_{dtype}("))
+        joins = {f"join_{dtype}_{n}(": join_source(DType(dtype), n) for n in (1, MOST_JOINED)}
+        texts += [text.replace("join(", name) for name, text in joins.items()]
     texts.append(HOLD)
     texts += [bounds_source(dtype).replace("bounds(", f"bounds_{dtype}(") for dtype in DType if "int" in dtype]
     return "\n".join(texts), len(texts)
@@ -94,15 +97,34 @@ def test_cupy_has_what_is_asked_of_it() -> None:
         cupy: "argsort arange empty full zeros asarray asnumpy from_dlpack add dtype int64 uint64 ndarray RawKernel",
         cupy.add: "at",
         cupy.ndarray: f"{' '.join(METHODS)} flags device get data __dlpack__ __dlpack_device__",
-        cupy.cuda: "Device alloc_pinned_memory get_elapsed_time Event Stream",
-        cupy.cuda.Device: "use synchronize __enter__",
+        cupy.cuda: "Device alloc_pinned_memory get_elapsed_time Event Stream MemoryPool using_allocator",
+        cupy.cuda.stream: "get_current_stream",
+        cupy.cuda.Stream: "begin_capture end_capture record wait_event synchronize __enter__",
+        cupy.cuda.Event: "record synchronize",
+        cupy.cuda.Graph: "launch",
+        cupy.cuda.MemoryPool: "malloc total_bytes",
+        cupy.cuda.Device: "use synchronize __enter__ compute_capability",
         cupy.cuda.memory: "OutOfMemoryError",
         cupy.cuda.MemoryHook: "malloc_postprocess free_postprocess",
         cupy.get_default_memory_pool(): "used_bytes total_bytes set_limit free_all_blocks",
     }.items():
         assert [name for name in names.split() if not hasattr(owner, name)] == []
+    cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
+    assert cupy._core.get_compute_type("float32") != cupy._core._routines_linalg.COMPUTE_TYPE_TF32
     assert cupy.cuda.runtime.CUDARuntimeError(719).status == 719
     assert issubclass(cupy.cuda.driver.CUDADriverError, RuntimeError)
+
+
+def test_nvmath_has_what_is_asked_of_it() -> None:
+    """Where nvmath-python is installed: the functions with as many arguments, and the numbers that stand for words."""
+    cublas = pytest.importorskip("nvmath.bindings.cublas")
+    counts = {"create": 0, "destroy": 1, "set_stream": 2, "set_workspace": 3, "gemm_ex": 19}
+    for name, count in (counts | {"gemm_strided_batched_ex": 23}).items():
+        parameters = getattr(cublas, name).__doc__.partition("(")[2].partition(")")[0]
+        assert len([text for text in parameters.split(",") if text]) == count, name
+    kinds = cublas.ComputeType
+    assert (kinds.COMPUTE_32F, kinds.COMPUTE_64F, kinds.COMPUTE_32F_FAST_TF32) == (68, 70, 77)
+    assert (cublas.Operation.N, cublas.Operation.T, min(cublas.GemmAlgo)) == (0, 1, -1)
 
 
 # ---------------------------------------------------------------- and they run, thread by thread, on the host
@@ -204,6 +226,15 @@ def test_integers_and_truths(cupy_device: Any, dtype: str, name: str) -> None:
     np.testing.assert_array_equal(*found)
 
 
+def test_a_gru_step_of_half_and_single_operands_has_kernels() -> None:
+    """What is kept of r alone, which is half, does not go on the stack, which is single."""
+    operands = [tr.zeros(4, n).astype(dtype) for n, dtype in ((15, "float32"), (15, "float16"), (5, "float32"))]
+    plan = Plan.of(gru_step.function, operands, backends.get("numpy"))
+    assert plan is not None
+    assert [kernel.name for kernel in plan.kernels] == ["gru_step", "gru_step_backward"]
+    assert {s.dtype.value for s in plan.stack} == {"float32"}
+
+
 # ---------------------------------------------------------------- random numbers
 
 
@@ -243,9 +274,10 @@ def test_philox_draws_what_it_should(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("seed", "first"), [(0, 0), (7, 5), (2**64 - 1, 2**32 - 2), (3 * 2**40 + 1, 2**63)])
 def test_philox_is_the_same_on_the_device(cupy_device: Any, dtype: str, seed: int, first: int) -> None:
+    key = cupy_device.asarray(np.array([seed & (1 << 64) - 1], "uint64"))
     for n in (0, 1, 4, 1_001):
         expected = philox.uniform(np, seed, first, n, DType(dtype))
-        found = cupy_device.to_host(cupy_device.philox(seed, first, (n,), DType(dtype)))
+        found = cupy_device.to_host(cupy_device.philox(key, first, (n,), DType(dtype)))
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, expected)
 

@@ -177,6 +177,16 @@ def test_more_checks_than_there_is_room_for_are_looked_at_in_between(cupy_device
             cupy_device.synchronize()
 
 
+def test_a_check_that_is_made_again_is_the_same_one(cupy_device: Any) -> None:
+    with tr.use_backend(cupy_device):
+        step, lstm = stepping(captured=False), nn.LSTM(2, 2)
+        for n in range(40):
+            step()
+            lstm(tr.zeros(3, 2, 2), lengths=[3, n % 3])
+        assert len(cupy_device.checks.rows) <= 8
+        cupy_device.synchronize()
+
+
 # ---------------------------------------------------------------- a device that is full, or lost
 
 
@@ -196,8 +206,6 @@ def test_a_device_that_is_full_is_told_and_the_checkpoint_is_whole(cupy_device: 
 
 @pytest.mark.parametrize("captured", [True, False], ids=["captured", "plain"])
 def test_in_a_step_the_operation_is_named(cupy_device: Any, captured: bool) -> None:
-    if not hasattr(backends.Backend, "failure"):
-        pytest.skip("the engine does not ask the backend what an error means")
     with tr.use_backend(cupy_device):
         layer, x = nn.Linear(4, 1_000_000), tr.randn(2, 4)
         forward = tr.capture(layer, layer) if captured else layer
@@ -207,12 +215,28 @@ def test_in_a_step_the_operation_is_named(cupy_device: Any, captured: bool) -> N
             forward(x)
 
 
+def test_in_a_backward_pass_it_is_named_too(cupy_device: Any) -> None:
+    def full(*_: Any) -> Any:
+        raise cupy_device.cupy.cuda.memory.OutOfMemoryError(1_000, 0, 0)
+
+    rules = (lambda ops, gy, y, x: full(),)
+    filling = tr.Primitive("filling", lambda xp, x: x * 2, rules, saves=("",), dtype=None)
+    with tr.use_backend(cupy_device):
+        x = tr.ones(3, requires_grad=True)
+        with pytest.raises(BackendError, match=r"the gradient of filling\(float32\[3\]\): .*memory is full"):
+            tr.apply(filling, x).sum().backward()
+        y = x * 2
+        y.register_hook(full)
+        with pytest.raises(BackendError, match=r"the gradients that flow into <node \d+ multiply>: .*memory is full"):
+            y.sum().backward()
+
+
 @contextlib.contextmanager
 def little_memory(device: Any) -> Iterator[None]:
     """Leave a megabyte beside what is in use."""
     pool = device.cupy.get_default_memory_pool()
     pool.free_all_blocks()
-    pool.set_limit(size=device.memory()[0] + 1_000_000)
+    pool.set_limit(size=pool.used_bytes() + 1_000_000)
     try:
         yield
     finally:
@@ -277,6 +301,19 @@ def test_arrays_of_other_libraries_are_taken_as_they_are(monkeypatch: pytest.Mon
     assert x.tolist() == [[0, 1, 2], [3, 4, 5]]  # a tensor has its own
 
 
+def test_from_dlpack_shares_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, theirs = HostCuPy(), np.arange(6, dtype="float32").reshape(2, 3)
+    monkeypatch.setitem(backends._loaded, "cupy:0", backend)
+    x = tr.from_dlpack(Foreign(theirs))
+    assert x.backend is backend
+    assert np.shares_memory(x.array.host, theirs)
+    assert tr.from_dlpack(x.array).array is x.array
+    with pytest.raises(
+        DTypeError, match="from_dlpack: the array is a Refusing of dtype unknown, which cannot be shared"
+    ):
+        tr.from_dlpack(Refusing(theirs))
+
+
 def test_pytorch_s_tensors_come_in_and_go_out_without_a_copy(gpu: Any) -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
@@ -286,6 +323,7 @@ def test_pytorch_s_tensors_come_in_and_go_out_without_a_copy(gpu: Any) -> None:
     assert array.data.ptr == theirs.data_ptr()
     with tr.use_backend(gpu):
         x = tr.tensor(theirs)
+        assert tr.from_dlpack(theirs).array.data.ptr == theirs.data_ptr()
         back = torch.from_dlpack(x)
         assert (x.backend, x.tolist()) == (gpu, theirs.tolist())
         assert (back.data_ptr(), back.device) == (x.array.data.ptr, theirs.device)
@@ -334,7 +372,8 @@ def test_everything_happens_on_the_device_that_was_asked_for() -> None:
     made = [
         *(x, second.full((2,), 3.0, tr.float32), second.empty((2,), tr.int64), second.copy(x), second.exp(x)),
         *(second.astype(x, tr.float32), second.getitem(x, 0), second.pad(x, ((1, 1), (0, 0)), 0.0)),
-        *(second.philox(0, 0, (5,), tr.float32), second.uniform(tr.Generator(0), (2,), tr.float32)),
+        second.philox(second.asarray(np.zeros(1, "uint64")), 0, (5,), tr.float32),
+        second.uniform(tr.Generator(0), (2,), tr.float32),
     ]
     assert [array.device.id for array in made] == [1] * len(made)
     assert memory.device == 0
@@ -350,8 +389,6 @@ def test_everything_happens_on_the_device_that_was_asked_for() -> None:
 
 
 def test_two_devices_take_turns() -> None:
-    if not hasattr(backends.Backend, "enter"):
-        pytest.skip("the engine does not tell a backend that its operators are about to compute")
     with tr.use_backend(first := HostCuPy("0")):
         x = tr.tensor([1.0, 2.0], requires_grad=True)
     y = x.to(second := HostCuPy("1")) * 3 + 1

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 
-from tinyrnn.backends.base import Array, Backend, DType, Run
+from tinyrnn.backends.base import Array, Backend, DType, Run, cuda_device
 from tinyrnn.backends.kernel import Input, Instruction, Kernel, Output
 from tinyrnn.backends.numpy_backend import Generator, NumPyBackend, promote
 from tinyrnn.errors import BackendError
@@ -92,9 +92,8 @@ def of(array: object) -> Backend | None:
     for backend in _loaded.values():
         if backend.owns(array):
             return backend
-    if type(array).__module__.partition(".")[0] == "cupy":
-        return get(f"cupy:{array.device.id}")  # type: ignore[attr-defined]  # every CuPy array has a device
-    return None
+    number = cuda_device(array)
+    return None if number is None else get(f"cupy:{number}")
 
 
 def current() -> Backend:

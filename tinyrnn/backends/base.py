@@ -93,6 +93,13 @@ def is_basic(index: Any) -> builtins.bool:
     return all(part is None or part is ... or isinstance(part, int | slice) for part in parts)
 
 
+def cuda_device(array: Any) -> int | None:
+    """Return the number of the CUDA device that an array is on, as DLPack tells it; None if it tells of none."""
+    place = getattr(type(array), "__dlpack_device__", None)
+    kind, number = (0, 0) if place is None else place(array)
+    return int(number) if kind in (2, 13) else None  # CUDA's own and its managed memory, as DLPack numbers them
+
+
 class Backend(Protocol):
     """An array namespace (`backend.exp`, `backend.where`, … as the array API standard names them) and what it lacks.
 
@@ -148,7 +155,7 @@ class Backend(Protocol):
         """Put `value` around `array`, (before, after) for each axis."""
 
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Draw from [0, 1): the same numbers on every backend, and `generator` alone says which."""
+        """Draw from [0, 1): `generator` alone says which numbers, and it moves on."""
 
     def compile(self, kernel: Kernel) -> Run | None:
         """Make a fused kernel run; None if this backend computes operation by operation only."""
@@ -158,5 +165,17 @@ class Backend(Protocol):
         """Return the text of a fused kernel as this backend runs it."""
         return f"{kernel.name}: {self.name} computes operation by operation\n"
 
+    def replayed(self, calls: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+        """Return what does the same as `calls`, which will be made again and again for arrays of the same shapes."""
+        return calls
+
     def synchronize(self) -> None:
         """Wait until the device has done all that it was asked for."""
+
+    def enter(self) -> None:
+        """Make the arrays' device the one that their operators compute on, where a thread has a current device."""
+        return
+
+    def failure(self, error: Exception) -> str:
+        """Say what to do about an error that tells of a device that is full or lost; "" for any other."""
+        return ""

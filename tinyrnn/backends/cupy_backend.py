@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tinyrnn.backends import kernel_cuda, philox
-from tinyrnn.backends.base import Array, Backend, DType, Run, is_basic
+from tinyrnn.backends.base import Array, Backend, DType, Run, cuda_device, is_basic
+from tinyrnn.backends.cupy_graph import Graph, current_graph
 from tinyrnn.backends.kernel import Kernel
 from tinyrnn.backends.numpy_backend import Generator, host_array
 from tinyrnn.errors import BackendError, DTypeError, IndexRangeError
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 THREADS, MOST_BLOCKS = 256, 65_535  # a kernel's threads take turns where there are more places than this
+MOST_JOINED = 64  # arrays that one kernel joins; each is a parameter
 CHECKS = 1_024  # different checks that are remembered until values are read
 LEAST, GREATEST = -(1 << 63), (1 << 63) - 1
-CUDA, CUDA_MANAGED = 2, 13  # devices, as DLPack numbers them
 FULL, LOST = {2}, {46, 214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 999}  # statuses of CUDA, which names them
 FULL_BLAS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")  # what it says of too little memory
 ANYWHERE = contextlib.nullcontext()
@@ -103,8 +106,8 @@ class CuPyBackend(Backend):
         self.checks_at_once = os.environ.get("TINYRNN_CHECK") == "1"
         self.deterministic = os.environ.get("TINYRNN_DETERMINISTIC") == "1"
         self.compiled: dict[Kernel, Run] = {}
-        self.checks: dict[Callable[[Any], None], int] = {}  # who is to be shown which row of `seen`
-        self.seen: Array = None  # on the device, for each check the least and the greatest value there was
+        self.checks = Checks(self)
+        self.graphs: weakref.WeakSet[Graph] = weakref.WeakSet()  # those that can be launched
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.cupy, name)
@@ -141,10 +144,14 @@ class CuPyBackend(Backend):
         self.look()
 
     def memory(self) -> tuple[int, int]:
-        """Return the bytes that arrays use, and those that CuPy holds: for them, and free for the next ones."""
+        """Return the bytes that arrays use, and those that CuPy holds: for them, and free for the next ones.
+
+        Of the memory of a captured graph, all is in use.
+        """
         pool = self.cupy.get_default_memory_pool()
         with self.here:
-            return pool.used_bytes(), pool.total_bytes()
+            graphs = sum(graph.held for graph in self.graphs)
+            return pool.used_bytes() + graphs, pool.total_bytes() + graphs
 
     def failure(self, error: BaseException) -> str:
         """Say what an error of CuPy's means for the device and what to do; "" where it is none of that kind."""
@@ -241,17 +248,65 @@ class CuPyBackend(Backend):
         with self.here:
             return self.cupy.pad(array, widths, constant_values=value)
 
+    @told
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
-        return self.asarray(generator.uniform(shape, dtype))
-
-    def philox(self, seed: int, first: int, shape: tuple[int, ...], dtype: DType) -> Array:
-        """Draw the numbers of `philox.uniform` on the device."""
-        y = self.empty(shape, dtype)
-        int64, uint64 = self.cupy.int64, self.cupy.uint64
-        kernel = self._raw(philox.source(dtype, kernel_cuda.C_TYPES[dtype]), "philox_uniform")
-        numbers = uint64(seed & (1 << 64) - 1), uint64(first), int64(y.size)
+        """Draw on the device, by a key that the generator gives: other numbers than NumPy draws from it."""
+        graph = current_graph.get()
         with self.here:
-            self._launch(kernel, philox.blocks(y.size, dtype), (*numbers, y))
+            key = self.cupy.asarray(generator.words(1)) if graph is None else graph.key(generator)
+        return self.philox(key, 0, shape, dtype)
+
+    def philox(self, key: Array, first: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        """Draw the numbers of `philox.uniform` on the device, where the key is, uint64 (1,)."""
+        y = self.empty(shape, dtype)
+        kernel = self._raw(philox.source(dtype, kernel_cuda.C_TYPES[dtype]), "philox_uniform")
+        with self.here:
+            numbers = self.cupy.uint64(first), self.cupy.int64(y.size)
+            self._launch(kernel, philox.blocks(y.size, dtype), (key, *numbers, y))
+        return y
+
+    # ------------------------------------------------ what CuPy does by ways that a graph cannot record
+
+    def replayed(self, calls: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+        """Return the calls as a CUDA graph: one launch, and no wait; see `Graph` for what cannot be one."""
+        return Graph(self, calls)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        graph = current_graph.get()
+        with self.here:
+            return self.cupy.matmul(a, b) if graph is None else graph.blas.matmul(a, b)
+
+    def stack(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        with self.here:
+            if current_graph.get() is None:
+                return self.cupy.stack(arrays, axis=axis)
+            shape = arrays[0].shape
+            at = axis % (len(shape) + 1)
+            return self._joined([x.reshape(*shape[:at], 1, *shape[at:]) for x in arrays], at)
+
+    def concat(self, arrays: Sequence[Array], axis: int = 0) -> Array:
+        with self.here:
+            if current_graph.get() is None:
+                return self.cupy.concat(arrays, axis=axis)
+            return self._joined(list(arrays), axis % arrays[0].ndim)
+
+    def _joined(self, arrays: list[Array], axis: int) -> Array:
+        """Join arrays along an axis. CuPy itself would, for more than 8, copy their addresses from the host."""
+        shape = arrays[0].shape
+        y = self.cupy.empty((*shape[:axis], sum(x.shape[axis] for x in arrays), *shape[axis + 1 :]), arrays[0].dtype)
+        if math.prod(shape[:axis]) == 1 and {x.shape for x in arrays} == {shape}:  # they lie one after the other
+            blocks = y.reshape(len(arrays), -1)
+            for first in range(0, len(arrays), MOST_JOINED):
+                few = [self.cupy.ascontiguousarray(x) for x in arrays[first : first + MOST_JOINED]]
+                kernel = self._raw(join_source(self.dtype(y), len(few)), "join")
+                room = blocks[first : first + len(few)]
+                self._launch(kernel, room.size, (self.cupy.int64(few[0].size), *few, room))
+            return y
+        start = 0
+        for x in arrays:
+            stop = start + x.shape[axis]
+            y[(slice(None),) * axis + (slice(start, stop),)] = x
+            start = stop
         return y
 
     # ------------------------------------------------ adding where an index says
@@ -293,45 +348,29 @@ class CuPyBackend(Backend):
         if self.checks_at_once or array.dtype.kind not in "iu":
             super().check(see, array)
         elif array.size:
+            graph = current_graph.get()
             with self.here:
-                if see not in self.checks and len(self.checks) == CHECKS:
-                    self.look()
-                    self.checks.clear()
-                if self.seen is None or not self.checks:
-                    self._forget()
-                row = self.seen[self.checks.setdefault(see, len(self.checks))]
-                kernel = self._raw(bounds_source(self.dtype(array)), "bounds")
-                one_block = ((1,), (1_024,))  # its threads agree among few
-                kernel(*one_block, (self.cupy.int64(array.size), self.cupy.ascontiguousarray(array), row))
+                (self.checks if graph is None else graph.checks).note(see, array)
+
+    def new_checks(self) -> Checks:
+        """Return an empty table of checks: a graph has its own, since it goes on writing to the rows it knows."""
+        checks = Checks(self)
+        checks.forget()
+        return checks
 
     def look(self) -> None:
         """Show the checks what there has been; the device is waited for.
 
         Raises: IndexRangeError; all that there has been is then forgotten.
         """
-        if not self.checks:
-            return
-        with self.here:
-            found = self.cupy.asnumpy(self.seen[: len(self.checks)])
-        for see, values in zip(tuple(self.checks), found, strict=True):
-            try:
-                if values[0] <= values[1]:
-                    see(values)
-            except IndexError as error:
-                self._forget()
-                ours = error if isinstance(error, IndexRangeError) else IndexRangeError(str(error))
-                ours.add_note(
-                    "found when values were next read from the device; what was computed since that index was used is "
-                    "wrong. The error names the least or the greatest; TINYRNN_CHECK=1 stops where it is used"
-                )
-                raise ours from None
-
-    def _forget(self) -> None:
-        """Begin again with nothing seen, in the same memory: a captured graph writes there."""
-        with self.here:
-            if self.seen is None:
-                self.seen = self.cupy.empty((CHECKS, 2), "int64")
-            self.seen[:, 0], self.seen[:, 1] = GREATEST, LEAST
+        tables = [self.checks, *(graph.checks for graph in self.graphs)]
+        try:
+            for checks in tables:
+                checks.look()
+        except IndexRangeError:
+            for checks in tables:
+                checks.forget()
+            raise
 
     # ------------------------------------------------ kernels
 
@@ -377,6 +416,59 @@ class CuPyBackend(Backend):
             kernel((min(-(-n // THREADS), MOST_BLOCKS),), (THREADS,), arguments)
 
 
+class Checks:
+    """What there has been on the device, for each check: the least and the greatest value.
+
+    Fields: rows, who is to be shown which row of `seen`; seen, on the device.
+    """
+
+    def __init__(self, backend: CuPyBackend) -> None:
+        self.backend = backend
+        self.rows: dict[Callable[[Any], None], int] = {}
+        self.seen: Array = None
+
+    def note(self, see: Callable[[Any], None], array: Array) -> None:
+        """Take the values of an array into account, on the device."""
+        backend = self.backend
+        if see not in self.rows and len(self.rows) == CHECKS:
+            backend.look()
+            self.rows.clear()
+        if self.seen is None or not self.rows:
+            self.forget()
+        row = self.seen[self.rows.setdefault(see, len(self.rows))]
+        kernel = backend._raw(bounds_source(backend.dtype(array)), "bounds")
+        one_block = ((1,), (1_024,))  # its threads agree among few
+        kernel(*one_block, (backend.cupy.int64(array.size), backend.cupy.ascontiguousarray(array), row))
+
+    def look(self) -> None:
+        """Show the checks what there has been.
+
+        Raises: IndexRangeError.
+        """
+        if not self.rows:
+            return
+        with self.backend.here:
+            found = self.backend.cupy.asnumpy(self.seen[: len(self.rows)])
+        for see, values in zip(tuple(self.rows), found, strict=True):
+            try:
+                if values[0] <= values[1]:
+                    see(values)
+            except IndexError as error:
+                ours = error if isinstance(error, IndexRangeError) else IndexRangeError(str(error))
+                ours.add_note(
+                    "found when values were next read from the device; what was computed since that index was used is "
+                    "wrong. The error names the least or the greatest; TINYRNN_CHECK=1 stops where it is used"
+                )
+                raise ours from None
+
+    def forget(self) -> None:
+        """Begin again with nothing seen, in the same memory: a graph writes there."""
+        with self.backend.here:
+            if self.seen is None:
+                self.seen = self.backend.cupy.empty((CHECKS, 2), "int64")
+            self.seen[:, 0], self.seen[:, 1] = GREATEST, LEAST
+
+
 @functools.cache
 def _raw_kernel(cupy: Any, source: str, name: str) -> Any:
     return cupy.RawKernel(source, name)
@@ -384,8 +476,9 @@ def _raw_kernel(cupy: Any, source: str, name: str) -> Any:
 
 def _on_a_gpu(data: Any) -> bool:
     """Tell whether an array says that it is on a CUDA device, by DLPack or, as Numba's do, without it."""
-    place = getattr(type(data), "__dlpack_device__", None)
-    return hasattr(data, "__cuda_array_interface__") if place is None else place(data)[0] in (CUDA, CUDA_MANAGED)
+    if hasattr(type(data), "__dlpack_device__"):
+        return cuda_device(data) is not None
+    return hasattr(data, "__cuda_array_interface__")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,6 +527,26 @@ def bounds_source(dtype: DType) -> str:
     }}
     if (least < seen[0]) atomicMin(seen, least);
     if (greatest > seen[1]) atomicMax(seen + 1, greatest);
+}}
+"""
+
+
+@functools.cache
+def join_source(dtype: DType, count: int) -> str:
+    """Return a kernel (n, x0, x1, …, y): count arrays of n elements, one after the other."""
+    kind = kernel_cuda.C_TYPES[dtype]
+    parameters = "".join(f"    const {kind}* __restrict__ x{k},\n" for k in range(count))
+    cases = "".join(f"            case {k}: y[i] = x{k}[j]; break;\n" for k in range(count))
+    return f"""{"#include <cuda_fp16.h>" if dtype is DType.float16 else ""}
+extern "C" __global__ void join(
+    const long long n,
+{parameters}    {kind}* __restrict__ y) {{
+    const long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < {count} * n; i += stride) {{
+        const long long k = i / n, j = i - k * n;
+        switch (k) {{
+{cases}        }}
+    }}
 }}
 """
 

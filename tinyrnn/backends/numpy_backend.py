@@ -184,6 +184,9 @@ def _add_rows(buffer: Array, rows: Array, values: Array) -> None:
 class Generator:
     """A seeded stream of random numbers (PCG64), drawn on the host: one seed, the same numbers on every backend.
 
+    Only the masks of dropout differ: a GPU draws them itself, by keys (`words`) that come from this stream. So a run
+    repeats there too, and goes on from a checkpoint.
+
     Args: seed, a non-negative int; None takes one from the operating system.
     Source: O'Neill 2014, "PCG: A family of simple fast space-efficient statistically good algorithms".
     """
@@ -215,6 +218,10 @@ class Generator:
         if dtype == DType.float32:
             return np.asarray(self.host.random(shape, dtype=np.float32))
         return np.asarray(self.host.random(shape), dtype=dtype)
+
+    def words(self, n: int) -> np.ndarray[Any, Any]:
+        """Draw n random words of 64 bits: the keys by which a device draws numbers of its own."""
+        return self.host.bit_generator.random_raw(n)
 
     def permutation(self, n: int) -> np.ndarray[Any, Any]:
         """Return 0 … n-1 in random order."""

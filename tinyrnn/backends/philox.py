@@ -63,17 +63,21 @@ def blocks(n: int, dtype: DType) -> int:
 
 @functools.cache
 def source(dtype: DType, kind: str) -> str:
-    """Return `uniform` as CUDA C++, (seed, first, n, y), a block of words for each thread; `kind` is its type there."""
+    """Return `uniform` as CUDA C++, (key, first, n, y), a block of words for each thread; `kind` is its type there.
+
+    The key is in the device's memory: a graph that is launched again finds another one there.
+    """
     each, bits, scale = 4 // KINDS[dtype][0], KINDS[dtype][1], KINDS[dtype][2]
     working = "double" if dtype is DType.float64 else "float"
     return f"""{"#include <cuda_fp16.h>" if dtype is DType.float16 else ""}
 extern "C" __global__ void philox_uniform(
-    const unsigned long long seed, const unsigned long long first, const long long n, {kind}* __restrict__ y) {{
+    const unsigned long long* __restrict__ key, const unsigned long long first, const long long n,
+    {kind}* __restrict__ y) {{
     const long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i * {each} < n; i += stride) {{
         const unsigned long long at = first + i;
         unsigned int x[4] = {{(unsigned int)at, (unsigned int)(at >> 32), 0, 0}};
-        unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
+        unsigned int k0 = (unsigned int)key[0], k1 = (unsigned int)(key[0] >> 32);
         for (int round = 0; round < 10; ++round) {{
             const unsigned long long a = {M[0]}ull * x[0], b = {M[1]}ull * x[2];
             x[0] = (unsigned int)(b >> 32) ^ x[1] ^ k0;

@@ -1,4 +1,4 @@
-"""``python -m tinyrnn.data list`` and ``python -m tinyrnn.data fetch NAME``."""
+"""``python -m tinyrnn.data list`` and ``python -m tinyrnn.data fetch NAME ...``."""
 
 from __future__ import annotations
 
@@ -21,25 +21,37 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tinyrnn.data", description="The data sets of tinyrnn.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="show the data sets")
-    commands.add_parser("fetch", help="fetch one data set into the cache folder").add_argument("name")
+    fetching = commands.add_parser("fetch", help="fetch data sets into the cache folder")
+    fetching.add_argument("names", nargs="+", metavar="NAME", help="the name of a data set; all: every one")
     chosen = parser.parse_args(arguments)
-    try:
-        if chosen.command == "list":
-            print_list()
-        else:
-            print(fetch(chosen.name))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if chosen.command == "list":
+        print_list()
+        return 0
+    return fetch_all(list(DATASETS) if chosen.names == ["all"] else chosen.names)
+
+
+def fetch_all(names: list[str]) -> int:
+    """Fetch sets and print the folder of each. One that fails does not keep the others from being fetched.
+
+    Returns:
+        The exit status: 0, or 1 if one failed.
+    """
+    status = 0
+    for name in names:
+        try:
+            print(fetch(name), flush=True)
+        except DataError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def print_list() -> None:
     """Print one line for each data set: name, size, whether it is fetched, what it holds, whose it is."""
-    for dataset in DATASETS.values():
-        fetched = "fetched" if is_fetched(dataset.name) else "not fetched"
-        size = f"{dataset.megabytes:.1f} MB"
-        print(f"{dataset.name:<14} {size:>8}  {fetched:<12} {dataset.description} ({dataset.source})")
+    for one in DATASETS.values():
+        fetched = "fetched" if is_fetched(one.name) else "not fetched"
+        size = f"{one.megabytes:.1f} MB"
+        print(f"{one.name:<14} {size:>8}  {fetched:<12} {one.description} ({one.source})")
 
 
 if __name__ == "__main__":

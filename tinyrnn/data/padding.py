@@ -121,6 +121,29 @@ def buckets(lengths: npt.ArrayLike, batch: int, generator: Generator | None = No
     return cut if generator is None else [cut[k] for k in generator.permutation(len(cut))]
 
 
+def batches(count: int, batch: int, generator: Generator | None = None) -> list[Ints]:
+    """Cut the positions 0 … count - 1 into batches; the last one may be smaller.
+
+        for chosen in batches(len(train), 32, tr.Generator(seed)):
+            x, y = images[chosen], classes[chosen]
+
+    Args:
+        count: the number of examples.
+        batch: the number of examples in a batch.
+        generator: shuffles the examples. None: in order.
+
+    Returns:
+        For each batch the positions of its examples: int64, (batch,).
+
+    Raises:
+        DataError: a count or a batch below 1.
+    """
+    if count < 1 or batch < 1:
+        raise DataError(f"batches: count is {count} and batch is {batch}; both must be at least 1")
+    order = np.arange(count) if generator is None else generator.permutation(count)
+    return [order[start : start + batch] for start in range(0, count, batch)]
+
+
 def _lengths(name: str, lengths: npt.ArrayLike) -> Array:
     """Return lengths as an array, having seen that they are whole numbers of 0 or more."""
     array = np.asarray(lengths)

@@ -1,4 +1,4 @@
-"""Text to learn from: a file, or one of two texts that have a name."""
+"""Text to learn from: a file, or one of three texts that have a name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinyrnn.data.datasets import path
+from tinyrnn.data.datasets import load, path
 from tinyrnn.errors import DataError
 
 
@@ -16,8 +16,8 @@ def read_text(source: str | Path) -> str:
     r"""Read a text. Every line ends in ``\n``, and a byte order mark is dropped.
 
     Args:
-        source: ``"numpy-docs"`` (nothing to fetch), ``"shakespeare"`` (after ``python -m tinyrnn.data fetch
-            shakespeare``), or the path of a UTF-8 file. A ``Path`` is always a file.
+        source: ``"numpy-docs"`` (nothing to fetch), ``"shakespeare"`` or ``"tunes"`` (after ``python -m tinyrnn.data
+            fetch shakespeare``), or the path of a UTF-8 file. A ``Path`` is always a file.
 
     Raises:
         DataError: a file that is missing, unreadable, not UTF-8 or empty; a data set that is not fetched.
@@ -26,6 +26,8 @@ def read_text(source: str | Path) -> str:
         return numpy_docs()
     if source == "shakespeare":
         return "".join(_read_file(play) for play in sorted(path("shakespeare").rglob("*.txt")))
+    if source == "tunes":
+        return "\n\n".join(tune for part in load("tunes") for tune in part) + "\n"
     return _read_file(Path(source))
 
 
@@ -57,7 +59,7 @@ def _read_file(file: Path) -> str:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        names = "numpy-docs and shakespeare"
+        names = "numpy-docs, shakespeare and tunes"
         raise DataError(f"there is no file {file}; give a file's path or one of the names {names}") from None
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error

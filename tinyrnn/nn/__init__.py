@@ -13,16 +13,26 @@ class Tagger(nn.Module):
 from tinyrnn.nn import init
 from tinyrnn.nn.attention import Attention, Memory
 from tinyrnn.nn.cells import Cell, GRUCell, GRUState, LSTMCell, LSTMState, RNNCell, RNNState
+from tinyrnn.nn.conv import TCN, Conv1d, TCNBlock
 from tinyrnn.nn.layers import Dropout, Embedding, LayerNorm, Linear
 from tinyrnn.nn.module import Module, ModuleList, Parameter, Sequential
 from tinyrnn.nn.recurrent import GRU, LSTM, RNN, Recurrent, unroll
+from tinyrnn.nn.transformer import (
+    MultiHeadAttention,
+    PositionalEncoding,
+    Transformer,
+    TransformerBlock,
+    TransformerState,
+)
 
 __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "TCN",
     "Attention",
     "Cell",
+    "Conv1d",
     "Dropout",
     "Embedding",
     "GRUCell",
@@ -34,11 +44,17 @@ __all__ = [
     "Memory",
     "Module",
     "ModuleList",
+    "MultiHeadAttention",
     "Parameter",
+    "PositionalEncoding",
     "RNNCell",
     "RNNState",
     "Recurrent",
     "Sequential",
+    "TCNBlock",
+    "Transformer",
+    "TransformerBlock",
+    "TransformerState",
     "init",
     "unroll",
 ]

@@ -1,5 +1,8 @@
 """Attention: look at a whole sequence, and take from it what fits the query.
 
+`nn.Attention` is here, and what `nn.MultiHeadAttention` has in common with it: the scaled dot product, the weighted
+mean, and what may be given.
+
 Letters: Tq and Tk, the time of queries and of keys; B batch; Q query, K key, V value, H hidden.
 """
 
@@ -19,11 +22,38 @@ from tinyrnn.tensor import Tensor, tensor
 
 
 class Memory(NamedTuple):
-    """What there is to look at, ready for any number of queries; `Attention.memory` makes one."""
+    """What there is to look at, ready for any number of queries; the `memory` of an attention makes one."""
 
-    keys: Tensor  # (Tk, B, H), k W_k, in additive attention; (Tk, B, K), as given, in scaled dot-product attention
+    keys: Tensor  # (Tk, B, …), as this attention compares them: k W_k, or, in Attention's scaled dot product, as given
     values: Tensor
     mask: Tensor | None
+
+
+def scaled_dot_product(query: Tensor, keys: Tensor) -> Tensor:
+    """score(q, k) = qᵀ k / √K, of each query with each key: (Tq, …, K) and (Tk, …, K) to (Tq, Tk, …)."""
+    query = query / math.sqrt(query.shape[-1])  # here it is T · K numbers, of the products Tq · Tk
+    products = _time_inside(query) @ _time_inside(keys).swapaxes(-2, -1)  # (…, Tq, K) @ (…, K, Tk)
+    *between, q, k = range(products.ndim)
+    return products.transpose(q, k, *between)
+
+
+def weighted_mean(scores: Tensor, values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """weight = softmax of the scores over the keys that the mask allows;   context = Σ weight · value.
+
+    Args: scores (Tq, Tk, …); values (Tk, …, V); mask, bool, that broadcasts to the scores, True where a query may look.
+    Returns: context (Tq, …, V) and weights (Tq, Tk, …), both 0 where a query may look nowhere.
+    """
+    if mask is not None:
+        scores = where(mask, scores, -math.inf)
+    weights = softmax(scores, axis=1)
+    context = weights.transpose(*range(2, weights.ndim), 0, 1) @ _time_inside(values)  # (…, Tq, Tk) @ (…, Tk, V)
+    *between, q, V = range(context.ndim)
+    return context.transpose(q, *between, V), weights
+
+
+def _time_inside(x: Tensor) -> Tensor:
+    """Return (T, …, K) as (…, T, K)."""
+    return x.transpose(*range(1, x.ndim - 1), 0, x.ndim - 1)
 
 
 class Attention(Module):
@@ -104,59 +134,24 @@ class Attention(Module):
         self, query: Tensor, keys: Tensor | Memory, values: Tensor | None = None, mask: Any = None, lengths: Any = None
     ) -> tuple[Tensor, Tensor]:
         """Return context and weights, for keys or for a memory of them."""
-        if not isinstance(keys, Memory):
-            memory = self._memory(keys, values, mask, lengths)
-        elif values is None and mask is None and lengths is None:
-            memory = keys
-        else:
-            raise DTypeError("Attention: values, mask or lengths stand beside a memory; give them to memory(...)")
-        self._check_query(query, memory)
+        memory = one_memory(self, keys, values, mask, lengths)
+        check_query(self, query, memory, self.query_size, "query_size")
         if query.ndim == 3:
             return self._attend(query, memory)
         context, weights = self._attend(expand_dims(query, 0), memory)  # one step is a sequence of one
         return context.squeeze(0), weights.squeeze(0)
 
     def _attend(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        keys, values, mask = memory
-        scores = self._additive(query, keys) if self.score == "additive" else self._dot(query, keys)
-        if mask is not None:
-            scores = where(mask, scores, -math.inf)
-        weights = softmax(scores, axis=1)
-        context = weights.transpose(2, 0, 1) @ values.swapaxes(0, 1)  # (B, Tq, Tk) @ (B, Tk, V)
-        return context.swapaxes(0, 1), weights
+        score = self._additive if self.score == "additive" else scaled_dot_product
+        return weighted_mean(score(query, memory.keys), memory.values, memory.mask)
 
     def _additive(self, query: Tensor, k_W_k: Tensor) -> Tensor:
         q_W_q = expand_dims(query @ self.W_q, 1)  # (Tq, 1, B, H), beside (Tk, B, H)
         return tanh(q_W_q + k_W_k) @ self.v
 
-    def _dot(self, query: Tensor, keys: Tensor) -> Tensor:
-        products = query.swapaxes(0, 1) @ keys.transpose(1, 2, 0)  # (B, Tq, K) @ (B, K, Tk)
-        return products.transpose(1, 2, 0) / math.sqrt(self.key_size)
-
     def _memory(self, keys: Tensor, values: Tensor | None, mask: Any, lengths: Any) -> Memory:
-        check_input(self, keys, ("Tk", "B", "K"), self.key_size, "key_size", "keys")
-        Tk, B, _ = keys.shape
-        if Tk == 0:
-            raise ShapeError(f"Attention: keys are {keys.shape}; expected at least one to look at")
-        values = keys if values is None else values
-        if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[:2] != (Tk, B):
-            given = values.shape if isinstance(values, Tensor) else type(values).__name__
-            raise ShapeError(f"Attention: values are {given}; expected a tensor (Tk={Tk}, B={B}, V), one for each key")
-        looking = None if mask is None else _checked_mask(mask, keys)
-        if lengths is not None:
-            within = running("Attention", lengths, keys)
-            looking = within if looking is None else looking & within
-        return Memory(keys @ self.W_k if self.score == "additive" else keys, values, looking)
-
-    def _check_query(self, query: Tensor, memory: Memory) -> None:
-        axes = ("B", "Q") if isinstance(query, Tensor) and query.ndim == 2 else ("Tq", "B", "Q")
-        check_input(self, query, axes, self.query_size, "query_size", "query")
-        Tk, B, _ = memory.keys.shape
-        if query.shape[-2] != B:
-            raise ShapeError(f"Attention: query is {query.shape}, of B={query.shape[-2]}, and the keys have B={B}")
-        if memory.mask is not None and memory.mask.ndim == 3 and memory.mask.shape[:-2] != query.shape[:-2]:
-            expected = f"(Tk={Tk}, B={B})" + (f" or (Tq={len(query)}, Tk={Tk}, B={B})" if query.ndim == 3 else "")
-            raise ShapeError(f"Attention: the mask is {memory.mask.shape} and query {query.shape}; expected {expected}")
+        keys, values, mask = check_keys(self, keys, values, mask, lengths, self.key_size, "key_size")
+        return Memory(keys @ self.W_k if self.score == "additive" else keys, values, mask)
 
     def describe(self) -> str:
         """State the kind and the sizes."""
@@ -164,13 +159,59 @@ class Attention(Module):
         return f"{self.score}, Q={self.query_size}, K={self.key_size}{wide}"
 
 
-def _checked_mask(mask: Any, keys: Tensor) -> Tensor:
+# ---------------------------------------------------------------- what is given to an attention of either kind
+
+
+def one_memory(layer: Any, keys: Any, values: Any, mask: Any, lengths: Any) -> Memory:
+    """Return the memory that stands in the place of keys, or make one of keys, values, mask and lengths."""
+    if not isinstance(keys, Memory):
+        return layer._memory(keys, values, mask, lengths)
+    if values is None and mask is None and lengths is None:
+        return keys
+    name = type(layer).__name__
+    raise DTypeError(f"{name}: values, mask or lengths stand beside a memory; give them to memory(...)")
+
+
+def check_keys(
+    layer: Module, keys: Any, values: Any, mask: Any, lengths: Any, size: int, option: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return keys, values and one mask of mask and lengths, having seen that they fit together."""
+    name = type(layer).__name__
+    check_input(layer, keys, ("Tk", "B", "K"), size, option, "keys")
+    Tk, B, _ = keys.shape
+    if Tk == 0:
+        raise ShapeError(f"{name}: keys are {keys.shape}; expected at least one to look at")
+    values = keys if values is None else values
+    if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[:2] != (Tk, B):
+        given = values.shape if isinstance(values, Tensor) else type(values).__name__
+        raise ShapeError(f"{name}: values are {given}; expected a tensor (Tk={Tk}, B={B}, V), one for each key")
+    looking = None if mask is None else _checked_mask(name, mask, keys)
+    if lengths is not None:
+        within = running(name, lengths, keys)
+        looking = within if looking is None else looking & within
+    return keys, values, looking
+
+
+def check_query(layer: Module, query: Any, memory: Memory, size: int, option: str) -> None:
+    """See that queries (Tq, B, Q), or one for each sequence (B, Q), fit a memory."""
+    name = type(layer).__name__
+    axes = ("B", "Q") if isinstance(query, Tensor) and query.ndim == 2 else ("Tq", "B", "Q")
+    check_input(layer, query, axes, size, option, "query")
+    Tk, B = memory.keys.shape[:2]
+    if query.shape[-2] != B:
+        raise ShapeError(f"{name}: query is {query.shape}, of B={query.shape[-2]}, and the keys have B={B}")
+    if memory.mask is not None and memory.mask.ndim == 3 and memory.mask.shape[:-2] != query.shape[:-2]:
+        expected = f"(Tk={Tk}, B={B})" + (f" or (Tq={len(query)}, Tk={Tk}, B={B})" if query.ndim == 3 else "")
+        raise ShapeError(f"{name}: the mask is {memory.mask.shape} and query {query.shape}; expected {expected}")
+
+
+def _checked_mask(name: str, mask: Any, keys: Tensor) -> Tensor:
     """Return a mask as a tensor, having seen that it is boolean and that its last axes are (Tk, B)."""
     with backends.use_backend(keys.backend):
         mask = mask if isinstance(mask, Tensor) else tensor(mask)
     Tk, B, _ = keys.shape
     if mask.dtype != "bool":
-        raise DTypeError(f"Attention: the mask is {mask.dtype}; expected bool, True where a query may look: mask > 0")
+        raise DTypeError(f"{name}: the mask is {mask.dtype}; expected bool, True where a query may look: mask > 0")
     if mask.ndim not in (2, 3) or mask.shape[-2:] != (Tk, B):
-        raise ShapeError(f"Attention: the mask is {mask.shape}; expected (Tk={Tk}, B={B}) or (Tq, Tk={Tk}, B={B})")
+        raise ShapeError(f"{name}: the mask is {mask.shape}; expected (Tk={Tk}, B={B}) or (Tq, Tk={Tk}, B={B})")
     return mask

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
+from tinyrnn import backends
 from tinyrnn import functions as F
+from tinyrnn.errors import DataError
 from tinyrnn.nn import init
 from tinyrnn.nn.module import Module, Parameter, check_input, check_sizes
 from tinyrnn.tensor import Tensor, tensor
@@ -48,6 +54,45 @@ class Embedding(Module):
         self.vocabulary_size, self.embedding_size = sizes
         self.W = Parameter(F.randn(vocabulary_size, embedding_size, dtype=dtype), ("V", "E"))
 
+    @classmethod
+    def from_text(
+        cls, path: str | os.PathLike[str], vocabulary: Any, dtype: str = "float32"
+    ) -> tuple[Self, tuple[str, ...]]:
+        """Make an embedding of the word vectors in a text file, as GloVe's and word2vec's are.
+
+        Each line is a word and its numbers, with spaces between; a first line of two whole numbers, how many words and
+        how many numbers each, is passed over. A word that occurs twice has its first vector.
+
+        Args: path; vocabulary, the words in the order of their class numbers, or what has them as its `symbols`.
+        Returns: the layer, and the words of the vocabulary that the file does not have. Those start as zeros, and learn
+            like any other: len(missing) / len(embedding.W) is their share.
+        Raises: DataError naming the file and the line for what is no such file, and for an empty or ambiguous
+            vocabulary.
+
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "vectors.txt")
+        ...     _ = path.write_text("the 0.1 0.2\\ncat 0.3 0.4\\n")
+        ...     embedding, missing = Embedding.from_text(path, ["cat", "sat"])
+        >>> embedding, missing
+        (Embedding(V=2 -> E=2): 4 parameters
+          W (V=2, E=2), ('sat',))
+        >>> embedding([0, 1])
+        tensor([[0.3, 0.4],
+                [0. , 0. ]], shape=(2, 2), dtype=float32, op=getitem)
+        """
+        words = tuple(getattr(vocabulary, "symbols", vocabulary))
+        rows = {word: k for k, word in enumerate(words)}
+        if not words or len(rows) < len(words):
+            raise DataError(
+                f"{cls.__name__}.from_text: the vocabulary has {len(words)} words, {len(rows)} of them different; "
+                "expected each once, and at least one"
+            )
+        vectors, found = _read_vectors(path, rows)
+        layer = cls(len(words), vectors.shape[1], dtype)
+        layer.W.assign(tensor(vectors, dtype=dtype))
+        return layer, tuple(word for word in words if word not in found)
+
     def forward(self, index: Any) -> Tensor:
         """Return the rows of W that `index` names."""
         index = index if isinstance(index, Tensor) else tensor(index)
@@ -57,6 +102,65 @@ class Embedding(Module):
     def describe(self) -> str:
         """State the sizes."""
         return f"V={self.vocabulary_size} -> E={self.embedding_size}"
+
+
+def _read_vectors(path: str | os.PathLike[str], rows: Mapping[str, int]) -> tuple[Any, set[str]]:
+    """Return an array (V, E) on the host, each word's vector in its row, zeros elsewhere; and the words found."""
+    vectors, found = None, set()
+    for where, word, numbers in _vector_lines(path):
+        if vectors is None:
+            vectors = backends.get("numpy").zeros((len(rows), len(numbers)))
+        if word in rows and word not in found:
+            vectors[rows[word]] = _finite(where, numbers)
+            found.add(word)
+    if not found:
+        some = ", ".join(map(repr, itertools.islice(rows, 3)))
+        raise DataError(f"{os.fspath(path)}: none of the {len(rows)} words is in it; expected words such as {some}")
+    return vectors, found
+
+
+def _vector_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield where a line of word vectors stands, its word, and its numbers, as they are written."""
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            for n, line in enumerate(file, 1):
+                where = f"{os.fspath(path)}, line {n}"
+                fields = _text(where, line).rstrip(" \r\n").split(" ")
+                if n == 1 and len(fields) == 2 and all(field.isdecimal() for field in fields):
+                    size = int(fields[1])  # word2vec's first line: how many words, of how many numbers
+                elif fields != [""]:
+                    size = size or len(fields) - 1
+                    end = max(len(fields) - size, 1)  # of the word; a few have spaces in them
+                    if size == 0 or len(fields) - end != size or any(map(_is_number, fields[1:end])):
+                        expected = f"{size}, as before" if size else "a word and then numbers"
+                        given = f"{len(fields) - 1} numbers behind {fields[0]!r}"
+                        raise DataError(f"{where}: {given}; expected {expected}, with spaces between")
+                    yield where, " ".join(fields[:end]), fields[end:]
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from error
+
+
+def _text(where: str, line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start}); save the file as UTF-8") from error
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True
+
+
+def _finite(where: str, fields: list[str]) -> list[float]:
+    for field in fields:
+        if not _is_number(field) or not math.isfinite(float(field)):
+            raise DataError(f"{where}: {field!r} stands among the numbers; expected finite ones, with spaces between")
+    return [float(field) for field in fields]
 
 
 class Dropout(Module):

@@ -9,6 +9,7 @@ Letters: T time, B batch, I input, H hidden, L layers, D directions. Everything 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tinyrnn import backends
@@ -75,12 +76,21 @@ def check_lengths(name: str, lengths: Any, x: Tensor) -> Tensor:
     if lengths.shape != (B,):
         raise ShapeError(f"{name}: lengths have shape {lengths.shape}; expected ({B},), {expected}")
 
-    def see(values: Any) -> None:
-        if B and not 0 <= values.min() <= values.max() <= T:
-            raise IndexRangeError(f"{name}: lengths are {values.tolist()}; expected {expected}")
-
-    lengths.backend.check(see, lengths.array)
+    lengths.backend.check(_Lengths(name, T, expected), lengths.array)
     return lengths
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """What `check_lengths` expects; a value, so that a device knows one that it has been given before."""
+
+    name: str
+    T: int
+    expected: str
+
+    def __call__(self, values: Any) -> None:
+        if values.size and not 0 <= values.min() <= values.max() <= self.T:
+            raise IndexRangeError(f"{self.name}: lengths are {values.tolist()}; expected {self.expected}")
 
 
 class Recurrent(Module):

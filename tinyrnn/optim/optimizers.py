@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tinyrnn import backends
 from tinyrnn.autograd import no_grad
-from tinyrnn.errors import GraphError, StateDictError
+from tinyrnn.errors import CaptureError, GraphError, StateDictError
 from tinyrnn.functions import full, minimum, sqrt
 from tinyrnn.fuse import fused
 from tinyrnn.optim.schedules import Schedule, schedule_of
@@ -70,7 +70,11 @@ class Optimizer:
 
     @no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises: CaptureError inside a captured function, which would go on with this step's rate and count for ever.
+        """
+        see_not_captured(f"{type(self).__name__}.step()", self.parameters)
         lr = self.rate()
         self.steps += 1
         for i, w in enumerate(self.parameters):
@@ -118,6 +122,18 @@ class Optimizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.parameters)} parameters, lr={self.lr}, steps={self.steps})"
+
+
+def see_not_captured(call: str, parameters: Iterable[Tensor]) -> None:
+    """See that parameters are where they live, and not on the tape of a captured function.
+
+    Raises: CaptureError that says where the call belongs.
+    """
+    if any(w.backend is not w.backend.home for w in parameters):
+        raise CaptureError(
+            f"{call} inside a captured function: its rate, count and memory are Python's, and would not be read again; "
+            "call it after the captured function, on the gradients that this leaves"
+        )
 
 
 def _like(w: Tensor, value: float) -> Tensor:

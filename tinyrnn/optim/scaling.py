@@ -10,7 +10,7 @@ from typing import Any
 from tinyrnn.autograd import no_grad
 from tinyrnn.errors import DTypeError, GraphError, StateDictError
 from tinyrnn.functions import abs, full, isfinite, stack, where
-from tinyrnn.optim.optimizers import Optimizer
+from tinyrnn.optim.optimizers import Optimizer, see_not_captured
 from tinyrnn.tensor import Tensor
 
 
@@ -101,8 +101,9 @@ class LossScaler:
     def unscale(self) -> None:
         """Divide all gradients by s, once: until the step a second call changes nothing.
 
-        Raises: ValueError if no parameter has a gradient.
+        Raises: ValueError if no parameter has a gradient; CaptureError inside a captured function.
         """
+        see_not_captured("LossScaler.unscale()", self.optimizer.parameters)
         if self.finite is not None:
             return
         given = [(w, w.grad) for w in self.optimizer.parameters if w.grad is not None]

@@ -1,6 +1,11 @@
-"""Pictures: where gradients go in time, and plots of what a recurrent network does."""
+"""Pictures: graphs of computations, where gradients go in time, and plots of what a recurrent network does."""
 
+from tinyrnn.viz.beam import draw_beam
+from tinyrnn.viz.draw import draw
+from tinyrnn.viz.explain import Explanation, explain
 from tinyrnn.viz.flow import GradientFlow, LayerFlow, gradient_flow
+from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place, recording, trace
+from tinyrnn.viz.picture import Picture
 from tinyrnn.viz.plots import (
     plot_activations,
     plot_attention,
@@ -12,8 +17,17 @@ from tinyrnn.viz.plots import (
 )
 
 __all__ = [
+    "Explanation",
     "GradientFlow",
+    "Graph",
+    "GraphEdge",
+    "GraphNode",
     "LayerFlow",
+    "Picture",
+    "Place",
+    "draw",
+    "draw_beam",
+    "explain",
     "gradient_flow",
     "plot_activations",
     "plot_attention",
@@ -22,4 +36,6 @@ __all__ = [
     "plot_hidden",
     "plot_loss",
     "plot_padding",
+    "recording",
+    "trace",
 ]

@@ -1,0 +1,121 @@
+"""A picture: a graph that can be looked at, in a notebook or in a file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyrnn.errors import RenderError
+from tinyrnn.viz.graph import Graph
+
+if TYPE_CHECKING:
+    import graphviz
+
+DARK = """<style>
+@media (prefers-color-scheme: dark) {
+  .graph text { fill: #E8E8E8 }
+  .graph .node path, .graph .node polygon { fill: #26282C }
+  .graph .parameter path, .graph .parameter polygon { fill: #4A3A14 }
+  .graph .input path, .graph .input polygon { fill: #123A57 }
+  .graph .output path, .graph .output polygon { fill: #0E4030 }
+  .graph .module path, .graph .step path { fill: #3B2A4A }
+  .graph .edge path[stroke="#222222"], .graph .edge polygon[stroke="#222222"] { stroke: #B0B0B0 }
+  .graph .edge polygon[fill="#222222"] { fill: #B0B0B0 }
+}
+</style>"""
+
+HINT = (
+    "install Graphviz (https://graphviz.org/download/, its program `dot`), or a version of it that pip can: "
+    "pip install 'tinyrnn[viz]'"
+)
+
+
+class Picture:
+    """A graph as a picture: it shows itself in a notebook, and saves itself to a file.
+
+    Attributes:
+        graph: what is drawn, as data: rolled if the picture is, and with as much detail.
+        digraph: the same as a `graphviz.Digraph`, to be restyled: picture.digraph.attr("node", fontname="serif").
+    """
+
+    def __init__(self, graph: Graph, digraph: graphviz.Digraph, in_time: bool, make_page: Callable[[], str]) -> None:
+        self.graph, self.digraph, self._in_time, self._make_page = graph, digraph, in_time, make_page
+
+    def render(self, format: str) -> bytes:
+        """Return the picture as "svg", "png" or "pdf", made by Graphviz.
+
+        Raises: RenderError if there is no Graphviz, or it cannot make the picture.
+        """
+        arguments = ["-Kneato", "-n2", f"-T{format}"] if self._in_time else ["-Kdot", f"-T{format}"]
+        if format == "png":
+            arguments += ["-Gdpi=144", "-Gbgcolor=white"]
+        made = _run(arguments, self.digraph.source)
+        if format == "svg":
+            head, mark, rest = made.partition(b"<g id=")
+            return head + DARK.encode() + mark + rest
+        return made
+
+    def save(self, path: str | Path) -> Path:
+        """Write the picture to a file: .svg, .png, .pdf, .dot, or .html, which opens offline in a browser.
+
+        A page shows all views and details, and nothing of what was done to `digraph`.
+        Where there is no Graphviz, what it should have made is written as .dot, and a line says what to install.
+
+        Returns: the path of the file that was written.
+        Raises: RenderError for another ending.
+        """
+        path = Path(path)
+        kind = path.suffix.lstrip(".").lower()
+        if kind in ("dot", "gv"):
+            path.write_text(self.digraph.source, encoding="utf-8")
+        elif kind in ("svg", "png", "pdf", "html"):
+            try:
+                path.write_bytes(self._make_page().encode() if kind == "html" else self.render(kind))
+            except NoGraphviz as error:
+                path = path.with_suffix(".dot")
+                path.write_text(self.digraph.source, encoding="utf-8")
+                print(f"wrote {path}: {error}", file=sys.stderr)
+        else:
+            raise RenderError(f"save: {path.name!r} ends in {path.suffix!r}; expected .svg, .png, .pdf, .dot or .html")
+        return path
+
+    def _repr_svg_(self) -> str | None:
+        try:
+            return self.render("svg").decode()
+        except NoGraphviz:
+            return None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        svg = self._repr_svg_()
+        return {"text/plain": repr(self)} | ({"image/svg+xml": svg} if svg is not None else {})
+
+    def __repr__(self) -> str:
+        hint = "" if _program() else f"; to see it, {HINT}"
+        return f"<picture of {len(self.graph.nodes):,} nodes and {len(self.graph.edges):,} edges{hint}>"
+
+
+class NoGraphviz(RenderError):
+    """There is no program that could draw."""
+
+
+def _program() -> str | None:
+    """Return the program that draws: Graphviz's, else graphviz-pure's, which pip installs beside Python."""
+    scripts = sysconfig.get_path("scripts")
+    return shutil.which("dot") or shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=scripts)
+
+
+def _run(arguments: list[str], source: str) -> bytes:
+    """Run Graphviz on DOT text, with no shell in between."""
+    program = _program()
+    if program is None:
+        raise NoGraphviz(f"there is no Graphviz to draw with; {HINT}")
+    done = subprocess.run([program, *arguments], input=source.encode(), capture_output=True, check=False)
+    if done.returncode or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
+        raise RenderError(f"{Path(program).name} {' '.join(arguments)} could not draw: {said[:500]}")
+    return done.stdout
