@@ -4,6 +4,8 @@
     python examples/char_rnn.py train --text PATH --cell gru --steps 2000
     python examples/char_rnn.py train --resume --steps 4000          # go on from where it stopped
     python examples/char_rnn.py sample --prompt "Return " --length 500 --temperature 0.7
+    python examples/char_rnn.py graph --view unrolled                # draw what it has become
+    python examples/char_rnn.py flow                                 # how far back its gradients reach
 
 The text is cut into streams that are read side by side, a window of `--time` characters at a time. The state is carried
 from window to window and gradients stop at the seam: truncated backpropagation through time.
@@ -25,13 +27,16 @@ from typing import Any
 from tqdm import tqdm
 
 import tinyrnn as tr
-from tinyrnn import checkpoint, data, nn, optim
+from tinyrnn import checkpoint, data, nn, optim, viz
 from tinyrnn.generate import generate
+from tinyrnn.viz.detail import DETAILS
 
 CHECKPOINT, LOG, CURVE = "checkpoint.safetensors", "log.jsonl", "loss.png"
+GRAPH, FLOW = "graph.svg", "flow.png"
 CLIP = 5.0  # the largest norm of the gradient
 HELD_OUT = 0.05  # the part of the text, its end, that is not learned from
 PRINT_STEPS, SAVE_SECONDS, REPORT_SECONDS = 10, 10.0, 20.0
+FLOW_BATCH = 8  # sequences that gradient flow is averaged over
 
 
 class CharRNN(nn.Module):
@@ -57,9 +62,7 @@ def train(options: argparse.Namespace) -> None:
     """Learn a text until the steps or the seconds are used up."""
     saved = load_run(options.out) if options.resume else None
     config = settle(options, saved)
-    text = data.read_text(config["text"])
-    if saved and saved["text_sha256"] != data.sha256(text):
-        raise tr.errors.DataError(f"the text {config['text']} is not the one that {options.out} was trained on")
+    text = text_of(config, saved, options.out)
     random = tr.manual_seed(config["seed"])
     vocabulary = data.Vocabulary.of(text)
     learned, held_out = data.split(vocabulary.encode(text), HELD_OUT)
@@ -153,10 +156,7 @@ def evaluate(model: CharRNN, windows: data.Streams) -> float:
 
 def sample(options: argparse.Namespace) -> None:
     """Write text that continues a prompt, character by character as it comes."""
-    saved = load_run(options.checkpoint)
-    vocabulary, config = data.Vocabulary(saved["vocabulary"]), saved["config"]
-    model = CharRNN(len(vocabulary), *(config[name] for name in ("cell", "hidden", "layers", "dropout")))
-    model.load_state_dict(saved["model"])
+    model, vocabulary = restored(load_run(options.checkpoint))
     prompt = vocabulary.encode(options.prompt) if options.prompt else opening(vocabulary)
     cut = {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
     symbols = generate(model, prompt, options.length, generator=tr.Generator(options.seed), **cut)
@@ -167,6 +167,35 @@ def sample(options: argparse.Namespace) -> None:
     seconds = time.monotonic() - started
     print()
     print(f"{options.length} characters in {seconds:.2f} s: {options.length / seconds:,.0f} a second", file=sys.stderr)
+
+
+def graph(options: argparse.Namespace) -> None:
+    """Draw the trained model, while it reads a few characters."""
+    model, vocabulary = restored(load_run(options.checkpoint))
+    model.eval()
+    x = vocabulary.encode(options.prompt or "".join(vocabulary.symbols[:8]))
+    picture = tr.draw(model, tr.tensor(x).reshape(-1, 1), view=options.view, detail=options.detail)
+    print(f"drawn: {picture.save(options.out or folder_of(options.checkpoint) / GRAPH)}, {picture!r}")
+
+
+def flow(options: argparse.Namespace) -> None:
+    """Measure on held-out text how much of each character's loss arrives at the states before it."""
+    saved = load_run(options.checkpoint)
+    model, vocabulary = restored(saved)
+    model.eval()
+    _, held_out = data.split(vocabulary.encode(text_of(saved["config"], saved, options.checkpoint)), HELD_OUT)
+    x, y = held_out_windows(held_out, FLOW_BATCH, options.time)[0]
+
+    def loss_fn(logits: tr.Tensor, y: Any) -> tr.Tensor:
+        return tr.cross_entropy(logits, y, reduction="none")
+
+    found = tr.gradient_flow(model, (tr.tensor(x), y), loss_fn)
+    print(f"{len(x)} characters of held-out text: ‖∂L_t/∂h_k‖ by the distance t − k, and its part of that at 0\n")
+    print(f"{'t − k':>5}" + "".join(f"  {layer.name:>27}" for layer in found))
+    norms = [layer.by_distance() for layer in found]
+    for d in sorted({0, *(2**n for n in range(12) if 2**n < len(x)), len(x) - 1}):
+        print(f"{d:5}" + "".join(f"  {of[d]:16.1e} {of[d] / of[0]:10.4f}" for of in norms))
+    draw_flow(found, options.out or folder_of(options.checkpoint) / FLOW)
 
 
 # ---------------------------------------------------------------- around the loop
@@ -226,14 +255,11 @@ class Log:
             from matplotlib.figure import Figure
         except ImportError:
             return
-        lines = self.lines()
-        figure = Figure(figsize=(7, 4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], lw=0.8, label="training")
+        lines, figure = self.lines(), Figure(figsize=(7, 4), layout="constrained")
         measured = [line for line in lines if "val_loss" in line]
-        axes.plot([line["step"] for line in measured], [line["val_loss"] for line in measured], "o-", label="held out")
-        axes.set(xlabel="step", ylabel="loss, nats per character", title="Learning to predict the next character")
-        axes.legend()
+        held_out = [line["step"] for line in measured], [line["val_loss"] for line in measured]
+        steps, losses = [line["step"] for line in lines], [line["loss"] for line in lines]
+        viz.plot_loss(steps, losses, held_out, unit="nats per character", ax=figure.subplots())
         figure.savefig(self.folder / CURVE, dpi=150)
 
 
@@ -262,6 +288,45 @@ def load_run(path: Path) -> Any:
     if not isinstance(saved, dict) or not {"model", "optimizer", "vocabulary", "config", "step"} <= set(saved):
         raise tr.errors.CheckpointError(f"{file} is a checkpoint, but not one of this program; give a training's --out")
     return saved
+
+
+def restored(saved: Any) -> tuple[CharRNN, data.Vocabulary]:
+    """Return the model of a checkpoint, and its vocabulary."""
+    vocabulary, config = data.Vocabulary(saved["vocabulary"]), saved["config"]
+    model = CharRNN(len(vocabulary), *(config[name] for name in ("cell", "hidden", "layers", "dropout")))
+    model.load_state_dict(saved["model"])
+    return model, vocabulary
+
+
+def text_of(config: dict[str, Any], saved: Any, where: Path) -> str:
+    """Return the text that is learned from: for a run that was saved, the same one as then."""
+    text = data.read_text(config["text"])
+    if saved and saved["text_sha256"] != data.sha256(text):
+        raise tr.errors.DataError(f"the text {config['text']} is not the one that {where} was trained on")
+    return text
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder of a checkpoint that is given as such, or as the file."""
+    return path if path.is_dir() else path.parent
+
+
+def draw_flow(found: viz.GradientFlow, path: Path) -> None:
+    """Draw a heat map for each layer, if matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no picture, since matplotlib is not installed: pip install 'tinyrnn[plot]'", file=sys.stderr)
+        return
+    layers = list(found)
+    figure = Figure(figsize=(6.4 * len(layers), 4.8), layout="constrained")
+    for layer, ax in zip(layers, figure.subplots(1, len(layers), squeeze=False).flat, strict=True):
+        viz.plot_gradient_flow(layer, ax=ax)
+    try:
+        figure.savefig(path, dpi=150)
+    except ValueError as error:  # an ending that Matplotlib does not know
+        raise tr.errors.RenderError(f"--out {path}: {error}") from error
+    print(f"drawn: {path}")
 
 
 def held_out_windows(ids: Any, batch: int, time: int) -> data.Streams:
@@ -360,9 +425,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     learn.add_argument("--out", type=Path, default=Path("runs/char_rnn"), help="folder (default: runs/char_rnn)")
     learn.add_argument("--resume", action="store_true", help="go on with the run in --out")
     write = commands.add_parser("sample", help="write text")
-    write.add_argument(
-        "--checkpoint", type=Path, default=Path("runs/char_rnn"), metavar="DIR", help="a training's --out"
-    )
     write.add_argument("--prompt", default="", metavar="TEXT", help="what the text begins with (default: a new line)")
     write.add_argument("--length", type=number(int, 1), default=500, metavar="N", help="characters (default: 500)")
     write.add_argument(
@@ -373,14 +435,31 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--top-p", type=number(float, 1e-9, 1), metavar="P", help="draw from the likeliest that sum to P"
     )
     write.add_argument("--seed", type=number(int, 0), help="repeats a text (default: another one every time)")
-    for command in (learn, write):
+    look = commands.add_parser("graph", help="draw the model")
+    look.add_argument("--prompt", default="", metavar="TEXT", help="what it reads (default: 8 characters)")
+    look.add_argument("--view", choices=["rolled", "unrolled"], default="rolled", help="of time (default: rolled)")
+    look.add_argument("--detail", choices=DETAILS, help="(default: op, unrolled cell)")
+    look.add_argument(
+        "--out", type=Path, metavar="FILE", help=f".svg, .png, … (default: {GRAPH} beside the checkpoint)"
+    )
+    measure = commands.add_parser("flow", help="measure how far back gradients reach")
+    measure.add_argument("--time", type=number(int, 2), default=50, metavar="T", help="characters (default: 50)")
+    measure.add_argument("--out", type=Path, metavar="FILE", help=f"picture (default: {FLOW} beside the checkpoint)")
+    for command in (write, look, measure):
+        command.add_argument(
+            "--checkpoint", type=Path, default=Path("runs/char_rnn"), metavar="DIR", help="a training's --out"
+        )
+    for command in (learn, write, look, measure):
         command.add_argument("--backend", help="numpy or cupy (default: $TINYRNN_BACKEND, or numpy)")
-    if not arguments or arguments[0] not in ("train", "sample", "-h", "--help"):
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments = ["train", *arguments]
     options = parser.parse_args(arguments)
     if options.command == "train" and options.steps is None and options.seconds is None:
         options.seconds = 60.0
     return options
+
+
+COMMANDS = {"train": train, "sample": sample, "graph": graph, "flow": flow}
 
 
 def main(arguments: list[str]) -> int:
@@ -389,12 +468,15 @@ def main(arguments: list[str]) -> int:
     try:
         if options.backend:
             tr.use_backend(options.backend)
-        {"train": train, "sample": sample}[options.command](options)
+        COMMANDS[options.command](options)
     except tr.errors.TinyRNNError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # whoever read the text has had enough
         sys.stderr.close()
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror}; choose another --out", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -102,6 +102,42 @@ def test_a_new_run_keeps_the_earlier_one(text, tmp_path):
     assert {"previous-checkpoint.safetensors", "previous-log.jsonl"} <= {file.name for file in tmp_path.iterdir()}
 
 
+# ---------------------------------------------------------------- looking at what was learned
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ([], ["(×8)", "LSTMCell", "embedding", "z⁻¹"]),
+    (["--prompt", "Return", "--view", "unrolled"], ["t = 5", "LSTMCell"]),
+    (["--detail", "layer"], ["Linear", "parameters"]),
+])  # fmt: skip
+def test_it_draws_itself(options, told, trained, tmp_path, capsys):
+    path = tmp_path / "graph.dot"
+    assert run("graph", "--checkpoint", trained, "--out", path, *options) == 0
+    assert f"drawn: {path}, <picture of " in capsys.readouterr().out
+    drawn = path.read_text(encoding="utf-8")
+    assert all(word in drawn for word in told)
+
+
+def test_it_shows_how_far_back_gradients_reach(trained, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install -e '.[test]'")
+    path = tmp_path / "flow.png"
+    assert run("flow", "--checkpoint", trained, "--time", 12, "--out", path) == 0
+    printed = capsys.readouterr().out
+    head, *rows = [line.split() for line in printed.split("\n\n")[1].splitlines()[:-1]]
+    assert head[-2:] == ["recurrent.cells.0", "recurrent.cells.1"]
+    assert [int(row[0]) for row in rows] == [0, 1, 2, 4, 8, 11]
+    shares = [float(row[2]) for row in rows]
+    assert shares[0] == 1
+    assert min(shares) > 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_are_beside_the_checkpoint_if_nothing_else_is_said(trained, capsys):
+    assert run("graph", "--checkpoint", trained / "checkpoint.safetensors", "--detail", "layer") == 0
+    (drawn,) = trained.glob("graph.*")  # .dot where there is no Graphviz
+    assert str(drawn) in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- resuming
 
 
@@ -204,6 +240,8 @@ def test_the_shortest_text_that_will_do(tmp_path):
     (["sample", "--checkpoint", "no-such-folder"], "cannot read no-such-folder"),
     (["sample", "--checkpoint", str(SCRIPT)], "is no safetensors file"),
     (["--out", str(SCRIPT)], "cannot write to"),
+    (["graph", "--checkpoint", "no-such-folder"], "cannot read no-such-folder"),
+    (["flow", "--checkpoint", "no-such-folder"], "cannot read no-such-folder"),
     (["--backend", "abacus"], "backend 'abacus' is unknown; there are"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_one_line(arguments, told, capsys):
@@ -217,6 +255,14 @@ def test_options_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         run(*arguments)
     assert f"argument {arguments[-2]}" in capsys.readouterr().err
+
+
+def test_pictures_that_cannot_be_written(trained, capsys):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install -e '.[test]'")
+    for command in ("graph", "flow"):
+        nowhere, odd = (trained / "nowhere" / "x.svg", trained / "x.odd")
+        assert "x.svg: No such file" in error_of(capsys, command, "--checkpoint", trained, "--out", nowhere)
+        assert "odd" in error_of(capsys, command, "--checkpoint", trained, "--out", odd)
 
 
 def test_an_unknown_character_in_the_prompt(trained, capsys):
@@ -237,6 +283,7 @@ def test_a_text_that_has_changed(text, tmp_path, capsys):
     assert run("--text", path, *SMALL, "--steps", 2, "--out", tmp_path) == 0
     path.write_text(text.read_text(encoding="utf-8") + "!", encoding="utf-8")
     assert "is not the one that" in error_of(capsys, "--resume", "--out", tmp_path)
+    assert "is not the one that" in error_of(capsys, "flow", "--checkpoint", tmp_path)
 
 
 def test_a_cut_or_foreign_checkpoint(trained, tmp_path, capsys):

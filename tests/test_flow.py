@@ -78,16 +78,38 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+CHANCE = {  # what is drawn anew at each step, or for each sequence
+    "zoneout": (nn.LSTM, {"zoneout": 0.4}),
+    "weight drop": (nn.GRU, {"weight_drop": 0.4, "reset_after": False}),
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *CHANCE])
 def test_the_pieces_add_up_to_the_gradient_of_the_weight(name):
-    kind, options = OPTIONS[name]
+    kind, options = (OPTIONS | CHANCE)[name]
     layer, x = kind(I, H, dtype="float64", **options), tr.randn(T, B, I, dtype="float64")
     flow = gradient_flow(layer, (x, None), squares)
+    runs = []
+    for cell in layer.cells:
+        vars(cell)["begin"] = lambda batch, begin=cell.begin: runs.append(begin(batch)) or runs[-1]
     loss = squares(layer(x)[0], None).mean(axis=1).sum()  # the flow has given the random numbers back
-    loss.backward()
-    for found, cell in zip(flow, layer.cells, strict=True):
-        np.testing.assert_allclose(found.weight_gradient, cell.W_h.grad.numpy(), atol=1e-12)
+    W_hs = [run.W_h for run in runs]  # with weight_drop, with its elements dropped
+    random = tr.functions.default_generator.state
+    for found, g in zip(flow, tr.grad(loss, W_hs), strict=True):
+        np.testing.assert_allclose(found.weight_gradient, g.numpy(), atol=1e-12)
         assert (found.weight_shares > 0).any()
+    assert tr.functions.default_generator.state == random
+    assert not any(module.training for found in flow for _, module in found.taken[0].cell.named_modules())
+
+
+def test_shares_under_mixed_precision_are_read_afterwards():
+    layer, x = nn.LSTM(I, H, proj_size=2), tr.randn(T, B, I)
+    with tr.mixed_precision():
+        flow = gradient_flow(layer, (x, None), squares)
+        loss = squares(layer(x)[0], None).mean(axis=1).sum()
+    loss.backward()
+    np.testing.assert_allclose(flow.only.weight_gradient, layer.cells[0].W_h.grad.numpy(), rtol=2e-2, atol=2e-3)
+    assert flow.only.taken[0].cell.W_h.dtype is tr.float16
 
 
 class Perturbed(nn.Cell):
@@ -152,6 +174,13 @@ def scaled_rnn(scale, **options):
     layer = nn.RNN(1, 16, dtype="float64", **options)  # W_h is orthogonal: all its singular values are 1
     layer.cells[0].W_h.assign(layer.cells[0].W_h.detach() * scale)
     return layer
+
+
+def test_a_state_that_is_not_finite_has_no_singular_value():
+    layer, x = nn.RNN(I, H), tr.randn(T, B, I)
+    flow = gradient_flow(layer, (tr.where(tr.arange(B).reshape(B, 1) == 1, float("nan"), x), None), squares)
+    assert np.isnan(flow.only.jacobian_norms_per_sample[:, 1]).all()
+    assert (flow.only.jacobian_norms_per_sample[:, [0, 2]] > 0).all()
 
 
 def test_small_weights_vanish_and_large_ones_explode():
@@ -337,7 +366,7 @@ def test_a_state_to_start_from_and_a_frozen_layer():
 
 
 def count_nodes():
-    return sum(isinstance(x, Node) for x in gc.get_objects())
+    return sum(type(x) is Node for x in gc.get_objects())  # isinstance asks x, and some of PyTorch's objects then warn
 
 
 def test_measuring_changes_nothing_and_keeps_nothing():
@@ -359,6 +388,9 @@ def test_measuring_changes_nothing_and_keeps_nothing():
     first = flow["cells.0"].jacobian_norms
     layer.load_state_dict({name: p * 0 for name, p in layer.state_dict().items()})
     later = gradient_flow(layer, (x, None), squares)
+    shares = flow["cells.0"].weight_shares
+    assert (shares[1:] > 0).all()  # h_0 is zero
+    assert not later["cells.0"].weight_shares.any()
     assert (first > 0).all()
     assert (flow["cells.1"].jacobian_norms > 0).all()  # of the weights that were
     assert not np.allclose(flow["cells.1"].jacobian_norms, later["cells.1"].jacobian_norms)

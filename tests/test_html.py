@@ -59,6 +59,11 @@ def lstm_page(folder, **options):
     return saved(tr.draw(nn.LSTM(I, H), tr.randn(T, B, I), **options), folder)
 
 
+@pytest.fixture(scope="module")
+def lstm(tmp_path_factory):
+    return lstm_page(tmp_path_factory.mktemp("lstm"))
+
+
 def numbers(page, tensor, key="values"):
     told = page.data["tensors"][tensor]
     return np.array(told[key]["all"], dtype=float).reshape(told["shape"])
@@ -71,34 +76,31 @@ def named(view, title):
 # ---------------------------------------------------------------- the file
 
 
-def test_it_is_one_file_and_loads_nothing(tmp_path):
-    page = lstm_page(tmp_path)
-    tags = [tag for tag, _ in page.elements]
+def test_it_is_one_file_and_loads_nothing(lstm):
+    tags = [tag for tag, _ in lstm.elements]
     assert not {"link", "img", "iframe", "object", "embed", "base", "use", "image"} & set(tags)
-    for _, attributes in page.elements:
+    for _, attributes in lstm.elements:
         assert not {"src", "href", "xlink:href", "action"} & attributes.keys()
         assert not [x for name, x in attributes.items() if name.startswith("on")]
-    outside = re.findall(r"https?://[^\s\"')<]+", page.text)
+    outside = re.findall(r"https?://[^\s\"')<]+", lstm.text)
     assert set(outside) <= {"http://www.w3.org/2000/svg"}  # a name, which nothing is fetched by
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page.text)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", lstm.text)
 
 
-def test_no_other_script_may_run(tmp_path):
-    page = lstm_page(tmp_path)
-    policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
-    hashed = base64.b64encode(hashlib.sha256(page.scripts[""].encode()).digest()).decode()
+def test_no_other_script_may_run(lstm):
+    policy = next(a["content"] for tag, a in lstm.elements if a.get("http-equiv") == "Content-Security-Policy")
+    hashed = base64.b64encode(hashlib.sha256(lstm.scripts[""].encode()).digest()).decode()
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hashed}'"
 
 
-def test_every_view_is_there_and_every_node_is_drawn(tmp_path):
-    page = lstm_page(tmp_path)
-    assert list(page.drawings) == list(page.data["views"])
-    assert list(page.drawings) == [f"{v} {d}" for v in ("rolled", "unrolled") for d in ("layer", "cell", "op")]
+def test_every_view_is_there_and_every_node_is_drawn(lstm):
+    assert list(lstm.drawings) == list(lstm.data["views"])
+    assert list(lstm.drawings) == [f"{v} {d}" for v in ("rolled", "unrolled") for d in ("layer", "cell", "op")]
     model, x = nn.LSTM(I, H), tr.randn(T, B, I)
-    for key, view in page.data["views"].items():
+    for key, view in lstm.data["views"].items():
         graph = tr.draw(model, x, view=view["view"], detail=view["detail"]).graph
         assert (len(view["nodes"]), len(view["edges"])) == (len(graph.nodes), len(graph.edges))
-        groups = {g.get("id"): g.get("class").split()[0] for g in page.drawings[key].iter() if g.get("class")}
+        groups = {g.get("id"): g.get("class").split()[0] for g in lstm.drawings[key].iter() if g.get("class")}
         assert {id for id, kind in groups.items() if kind == "node"} == view["nodes"].keys()
         assert {id for id, kind in groups.items() if kind == "edge"} == view["edges"].keys()
         assert {id for id, kind in groups.items() if kind == "cluster"} <= view["boxes"].keys()
@@ -157,10 +159,25 @@ def test_a_large_tensor_is_told_by_what_it_is_like(tmp_path):
     assert told["values"]["norm"] == "nan"
 
 
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ([1e308, -1e308], {"least": -1e308, "greatest": 1e308, "mean": 0, "norm": "inf", "bars": [15, *[0] * 14, 15]}),
+        ([7.0], {"least": 7, "greatest": 7, "mean": 7, "norm": 38.34, "bars": [30, *[0] * 15]}),
+        ([np.nan], {"not_finite": 30, "norm": "nan"}),
+        ([0.0], {"least": 0, "greatest": 0, "mean": 0, "norm": 0, "bars": [30, *[0] * 15]}),
+        ([3, 5], {"least": 3, "greatest": 5, "mean": 4, "bars": [15, *[0] * 14, 15]}),
+    ],
+)
+def test_extreme_numbers_are_told(numbers, told):
+    assert html._numbers(np.array(numbers * (30 // len(numbers)))) == told
+    assert html._numbers(np.zeros((0, 3))) == {"all": [], "norm": 0}
+    assert html._numbers(np.array([np.finfo("float64").max])) == {"all": ["1.7976931348623157e+308"], "norm": "inf"}
+
+
 @pytest.mark.parametrize("key", ["unrolled op", "unrolled cell", "unrolled layer", "rolled op", "rolled cell"])
-def test_the_walk_goes_back_and_lights_each_edge_with_its_target(tmp_path, key):
-    page = lstm_page(tmp_path)
-    view = page.data["views"][key]
+def test_the_walk_goes_back_and_lights_each_edge_with_its_target(lstm, key):
+    view = lstm.data["views"][key]
     visited = [(id, t) for id, t, _, _ in view["walk"]]
     assert len(set(visited)) == len(visited)
     if key == "unrolled op":  # where numbers go up in the order in which nodes were made
@@ -177,11 +194,10 @@ def test_the_walk_goes_back_and_lights_each_edge_with_its_target(tmp_path, key):
     assert set(times) == set(range(T))
 
 
-def test_the_walk_tells_the_norms_of_gradients(tmp_path):
-    page = lstm_page(tmp_path)
-    view = page.data["views"]["unrolled op"]
+def test_the_walk_tells_the_norms_of_gradients(lstm):
+    view = lstm.data["views"]["unrolled op"]
     for id, _, norm, _ in view["walk"]:
-        tensors = [page.data["tensors"][n] for places in view["nodes"][id]["outputs"] for _, n in places]
+        tensors = [lstm.data["tensors"][n] for places in view["nodes"][id]["outputs"] for _, n in places]
         known = [tensor["gradient"]["norm"] for tensor in tensors if "gradient" in tensor]
         assert norm == (max(known) if known else None)
         assert known or view["nodes"][id]["kind"] == "output"
@@ -190,9 +206,7 @@ def test_the_walk_tells_the_norms_of_gradients(tmp_path):
 def test_what_is_left_out_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(html, "MOST_TENSORS", 30)
     page = lstm_page(tmp_path)
-    assert page.data["left_out"] == [
-        "Values and gradients are those of 3 steps, evenly spread, of 4: the page would be too large."
-    ]
+    assert page.data["left_out"] == ["Cards tell of 3 steps, evenly spread, out of 4: the page would be too large."]
     assert page.data["steps"] == [0, 2, 3]
     monkeypatch.setattr(html, "MOST_DATA", 500)
     assert re.fullmatch(r"Values and gradients of \d+ tensors are left out.*", lstm_page(tmp_path).data["left_out"][1])
@@ -383,7 +397,7 @@ def test_the_time_slider_highlights_a_column(browser):
 
 def test_the_time_slider_shows_a_step_of_a_rolled_node(browser):
     (id, node), *_ = named(shown(browser), "tanh")
-    browser.execute_script("pin(arguments[0])", id)
+    find(browser, f"#{id}").click()
     assert "‖gradient‖ at each step" in find(browser, "#card").text
     values = []
     for t in range(T):
@@ -575,12 +589,19 @@ def test_a_phone_is_wide_enough(browser):
     (id, _), *_ = named(shown(browser), "W")
     browser.execute_script("pin(arguments[0])", id)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-    assert find(browser, "#card").rect["height"] < 370
+    covered = "return stage.getBoundingClientRect().bottom - byId('card').getBoundingClientRect().top"
+    assert browser.execute_script(covered) <= 1
 
 
 def test_paper_has_the_graph_and_the_legend(browser):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert find(browser, "#stage svg").is_displayed()
+    x, y, width, height = view_box(browser)
+    whole = browser.execute_script("return whole")
+    assert x < whole["x"]
+    assert y < whole["y"]
+    assert x + width > whole["x"] + whole["width"]
+    assert y + height > whole["y"] + whole["height"]
+    assert find(browser, "#stage svg").rect["height"] > 200
     assert find(browser, "#legend").is_displayed()
     for name in ("#controls", "#search", "#theme", "#views"):
         assert not find(browser, name).is_displayed()

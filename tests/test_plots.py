@@ -184,6 +184,8 @@ def test_the_example_prints_its_table_and_draws(tmp_path, monkeypatch, capsys):
     example.main()
     told = capsys.readouterr().out
     assert told.count("vanishes") == told.count("explodes") == 2
-    assert "GRU, 3 steps later" in told
-    assert (tmp_path / "copy.png").stat().st_size > 10_000
-    assert (tmp_path / "adding.png").exists()
+    assert told.count("3 steps later") == 14
+    assert told.count("none clipped") == 2
+    pictures = {path.stem for path in tmp_path.iterdir() if path.stat().st_size > 10_000}
+    shown = ("vanishing", "exploding", "clipped", "cured")
+    assert pictures == {f"{problem}_{what}" for problem in ("copy", "adding") for what in shown}

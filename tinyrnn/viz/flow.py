@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tinyrnn import primitives
-from tinyrnn.autograd import current_scope, enable_grad
+from tinyrnn.autograd import Mode, changed_mode, current_mode, current_scope, enable_grad
+from tinyrnn.backends import Array
 from tinyrnn.errors import DTypeError, GraphError, IndexRangeError, ShapeError
 from tinyrnn.functions import default_generator
 from tinyrnn.nn.cells import Cell
 from tinyrnn.nn.module import Module
-from tinyrnn.tensor import Tensor, apply, detach, grad
+from tinyrnn.tensor import Tensor, apply, grad
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -98,9 +99,8 @@ class LayerFlow:
             steps in the order in which the cell takes them.
         gradients: by field of the state (h; h and c for an LSTM), ‖∂L_t/∂field_k‖ of each sequence, a row for each t in
             `at`: (len(at), K, B). The fields count as independent: ∂L_t/∂c_k leaves out that h_k is made of c_k.
-        weight_shares (K,): ‖∂L/∂W_h through step k alone‖; L = Σ_t L_t over `at`, averaged over the batch if the losses
-            are (T, B). weight_gradient (H, nH): ∂L/∂W_h, the sum of what those are the norms of. With weight_drop, of
-            the weight with its elements dropped.
+        taken: what each step was given, with ∂L/∂field_k, for what is computed when it is first asked for;
+            L = Σ_t L_t over `at`, averaged over the batch if the losses are (T, B).
     """
 
     name: str
@@ -108,8 +108,6 @@ class LayerFlow:
     at: tuple[int, ...]
     times: Ints
     gradients: dict[str, Floats]
-    weight_shares: Floats
-    weight_gradient: Floats
     taken: list[_Taken] = field(repr=False)
 
     @property
@@ -142,14 +140,34 @@ class LayerFlow:
         total = np.bincount(distance[known], norms[known], minlength=len(count))
         return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
+    @property
+    def weight_shares(self) -> Floats:
+        """‖∂L/∂W_h through step k alone‖: (K,). With weight_drop, of the weight with its elements dropped."""
+        return self._through_weight[0]
+
+    @property
+    def weight_gradient(self) -> Floats:
+        """∂L/∂W_h (H, nH), the sum over the steps of what `weight_shares` are the norms of."""
+        return self._through_weight[1]
+
+    @cached_property
+    def _through_weight(self) -> tuple[Floats, Floats]:
+        shares, total = [], np.zeros(())
+        for taken in self.taken:
+            g = through_weight(taken)
+            shares.append(np.linalg.norm(g))
+            total = total + g
+        return np.array(shares), total
+
     @cached_property
     def jacobian_norms_per_sample(self) -> Floats:
         """The largest singular value of ∂s_t/∂s_{t−1} for each sequence: (K, B); s is all of the state, (h, c) or h.
 
         Computed when first asked for, from the states and weights of the run: for each step as many backward passes
         through it as s has elements, and a decomposition for each sequence. Zoneout counts with its expectation.
+        NaN where the state is not finite.
         """
-        return np.stack([np.linalg.norm(jacobian(*taken), ord=2, axis=(1, 2)) for taken in self.taken])
+        return np.stack([_largest_singular_value(jacobian(taken.cell, *taken.given())) for taken in self.taken])
 
     @property
     def jacobian_norms(self) -> Floats:
@@ -227,19 +245,33 @@ class GradientFlow:
 
 
 class _Taken(NamedTuple):
-    """A step that a cell took, without its history: the cell as it was, z, and the state before."""
+    """A step that a cell took, without its history, and all that it takes to take it again.
+
+    Fields: the cell as it was, in eval mode; z and the state before, as arrays; whether it was training, with which
+        random numbers to come, in which mode; the names of its recurrent weights; ∂L/∂s for each field of the state
+        after.
+    """
 
     cell: Cell
-    z: Tensor
+    z: Array
     before: Any
+    training: bool
+    random: Any
+    mode: Mode
+    weights: tuple[str, ...]
+    gradients: tuple[Floats, ...] = ()
+
+    def given(self) -> tuple[Tensor, Any]:
+        """Return z and the state before as tensors."""
+        home = self.cell.W_x.backend
+        return Tensor(self.z, home), type(self.before)(*(Tensor(x, home) for x in self.before))
 
 
 class _Step(NamedTuple):
-    """A step in the graph: its place in time, the state after it, and the weights that it alone has read."""
+    """A step in the graph: its place in time, and the state after it."""
 
     t: int | None
     state: Any
-    weights: list[Tensor]
 
 
 class _Watch:
@@ -264,9 +296,8 @@ class _Watch:
         default_generator.state = self.random
         for watch in self.cells:
             del watch.cell.begin
-            for run, weights in reversed(watch.runs):  # in reverse, for a `begin` that returns the cell itself
+            for run in watch.runs:
                 vars(run).pop("advance", None)  # which holds the run: a cycle
-                vars(run).update(weights)
             watch.runs.clear()
 
 
@@ -276,7 +307,8 @@ class _CellWatch:
     def __init__(self, name: str, cell: Cell) -> None:
         self.name, self.cell, self.batch = name, cell, 0
         self.frozen: Cell | None = None
-        self.runs: list[tuple[Cell, dict[str, Tensor]]] = []
+        self.random: Any = None
+        self.runs: list[Cell] = []
         self.steps: list[_Step] = []
         self.taken: list[_Taken] = []
 
@@ -289,25 +321,26 @@ class _CellWatch:
         fixed = {name: value for name, value in vars(run).items() if value is not own.get(name)}  # for this sequence
         frozen = _without_begin(self.frozen)
         vars(frozen).update({name: v.detach() if isinstance(v, Tensor) else v for name, v in fixed.items()})
-        parts = [name for name, value in fixed.items() if name.startswith("W_h") and isinstance(value, Tensor)]
-        weights = {name: getattr(run, name) for name in parts or ["W_h"]}
-        vars(run)["advance"] = partial(self.advance, run, frozen, weights)
-        self.runs.append((run, weights))
+        parts = tuple(name for name in fixed if name.startswith("W_h") and name not in own)  # W_h cut up, as in a GRU
+        vars(run)["advance"] = partial(self.advance, run, frozen, parts or ("W_h",))
+        self.runs.append(run)
         return run
 
-    def advance(self, run: Cell, frozen: Cell, weights: dict[str, Tensor], z: Tensor, state: Any) -> Any:
-        """Take a step with weights of its own, and return a state whose fields nothing but what follows has read."""
-        own = {name: _apart(W) for name, W in weights.items()}
-        vars(run).update(own)
+    def advance(self, run: Cell, frozen: Cell, weights: tuple[str, ...], z: Tensor, state: Any) -> Any:
+        """Take a step, note it, and return a state whose fields nothing but what follows has read."""
+        random = default_generator.state if run.training else None
+        self.random = self.random if random == self.random else random  # one and the same as long as none is drawn
         new = type(run).advance(run, z, state)
-        new = type(new)(*map(_apart, new))
+        if len({id(x.node) for x in new}) > 1 or any(x.node is None for x in new):  # not results of one operation
+            new = type(new)(*map(_apart, new))
         scope = current_scope()
         t = next((s.step for s in scope.outward() if s.step is not None), None) if scope else None
-        self.steps.append(_Step(t, new, list(own.values())))
-        self.taken.append(_Taken(frozen, z.detach(), detach(state)))
+        self.steps.append(_Step(t, new))
+        before = type(state)(*(x.array for x in state))
+        self.taken.append(_Taken(frozen, z.array, before, run.training, self.random, current_mode(), weights))
         return new
 
-    def flow(self, T: int, at: tuple[int, ...], norms: list[Floats], shares: Floats, total: Floats) -> LayerFlow:
+    def flow(self, T: int, at: tuple[int, ...], norms: list[Floats], totals: list[Floats]) -> LayerFlow:
         """Return what was measured, with NaN where a loss comes before the step."""
         times = np.array([-1 if step.t is None else step.t for step in self.steps])
         turns = np.diff(times)
@@ -320,7 +353,8 @@ class _CellWatch:
             for values in norms:
                 values[early] = np.nan
         fields = dict(zip(self.steps[0].state._fields, norms, strict=True))
-        return LayerFlow(self.name, T, at, times, fields, shares, total, self.taken)
+        taken = [step._replace(gradients=of) for step, *of in zip(self.taken, *totals, strict=True)]
+        return LayerFlow(self.name, T, at, times, fields, taken)
 
 
 def _without_begin(cell: Cell) -> Cell:
@@ -342,26 +376,27 @@ def _apart(x: Tensor) -> Tensor:
 
 def _gradients(
     losses: Tensor, watches: list[_CellWatch], at: tuple[int, ...]
-) -> list[tuple[list[Floats], Floats, Floats]]:
-    """Return for each cell ‖∂L_t/∂field_k‖, for each field (len(at), K, B); ‖∂L/∂W_h through k‖; and ∂L/∂W_h.
+) -> list[tuple[list[Floats], list[Floats]]]:
+    """Return for each cell and field of its state ‖∂L_t/∂field_k‖ (len(at), K, B), and ∂L/∂field_k (K, B, H).
 
-    Each t is one walk back; ∂L/∂W_h is a walk of its own unless there is one t, whose walk then finds both.
+    Each t is one walk back, L is the sum of all.
     """
     groups = [fields for watch in watches for fields in zip(*(step.state for step in watch.steps), strict=True)]
     states = [x for group in groups for x in group]
-    weights = [W for watch in watches for step in watch.steps for W in step.weights]
     rows: list[list[Floats]] = [[] for _ in groups]
+    totals = [np.zeros(()) for _ in groups]
     for t in at:
-        found = iter(grad(losses, [*states, *weights] if len(at) == 1 else states, _ones(losses, (t,))))
-        for group, row in zip(groups, rows, strict=True):
-            row.append(np.linalg.norm(_numbers(islice(found, len(group))), axis=-1))
-    parts = found if len(at) == 1 else iter(grad(losses, weights, _ones(losses, at)))
-    norms, scale, results = iter(rows), 1 / losses.shape[1] if losses.ndim == 2 else 1.0, []
-    for watch in watches:
-        own = [np.stack(next(norms)) for _ in watch.steps[0].state]
-        through = [_beside(islice(parts, len(step.weights))) * scale for step in watch.steps]
-        results.append((own, np.array([np.linalg.norm(g) for g in through]), np.add.reduce(through)))
-    return results
+        found = iter(grad(losses, states, _ones(losses, (t,))))
+        for n, group in enumerate(groups):
+            g = _numbers(islice(found, len(group)))
+            rows[n].append(np.linalg.norm(g, axis=-1))
+            totals[n] = totals[n] + g
+    scale = 1 / losses.shape[1] if losses.ndim == 2 else 1.0
+    norms, sums = iter(rows), iter(totals)
+    return [
+        ([np.stack(next(norms)) for _ in watch.steps[0].state], [next(sums) * scale for _ in watch.steps[0].state])
+        for watch in watches
+    ]
 
 
 def _numbers(gs: Iterable[Tensor]) -> Floats:
@@ -374,11 +409,38 @@ def _beside(gs: Iterable[Tensor]) -> Floats:
     return np.concatenate([g.numpy().astype(np.float64) for g in gs], axis=-1)
 
 
+def through_weight(taken: _Taken) -> Floats:
+    """Return ∂L/∂W_h (H, nH) through one step alone: it is taken again, and what flowed into its state flows back."""
+    cell, around = copy.copy(taken.cell), default_generator.state
+    weights = [getattr(cell, name).detach() for name in taken.weights]
+    for name, W in zip(taken.weights, weights, strict=True):
+        W.requires_grad = True
+        vars(cell)[name] = W
+    try:
+        if taken.training:
+            cell.train()
+            default_generator.state = taken.random
+        with changed_mode(grad=True, fused=taken.mode.fused, products=taken.mode.products):
+            after = cell.advance(*taken.given())
+    finally:
+        cell.eval()
+        default_generator.state = around
+    ys = [(x, g) for x, g in zip(after, taken.gradients, strict=True) if x.node]
+    gys = [Tensor(x.backend.asarray(g, x.dtype), x.backend) for x, g in ys]
+    return _beside(grad([x for x, _ in ys], weights, gys) if ys else [W * 0 for W in weights])
+
+
 def _ones(losses: Tensor, at: Sequence[int]) -> Tensor:
     """Return the gradient of Σ L_t over `at` with respect to the losses."""
     ones = np.zeros(losses.shape)
     ones[list(at)] = 1
     return Tensor(losses.backend.asarray(ones, losses.dtype), losses.backend)
+
+
+def _largest_singular_value(J: Floats) -> Floats:
+    """Return the largest singular value of each matrix (B, S, S); NaN for one that is not finite."""
+    finite = np.isfinite(np.abs(J).max(axis=(1, 2), keepdims=True))
+    return np.where(finite[:, 0, 0], np.linalg.norm(np.where(finite, J, 0), ord=2, axis=(1, 2)), np.nan)
 
 
 def jacobian(cell: Cell, z: Tensor, before: Any) -> Floats:

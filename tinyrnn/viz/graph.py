@@ -29,7 +29,7 @@ from tinyrnn.tensor import Tensor
 # ---------------------------------------------------------------- the data
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Place:
     """One of the boxes around an operation: a call of a module, a loop over time, or steps of a loop.
 
@@ -52,7 +52,7 @@ class Place:
     steps: list[int] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Output:
     """A tensor that a node stands for: its shape and dtype; values and gradient (NumPy arrays) where they were kept.
 
@@ -74,7 +74,7 @@ class Output:
         return math.prod(self.shape) * bits // 8
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class GraphNode:
     """An operation, or a tensor that no operation made.
 
@@ -113,7 +113,7 @@ class GraphNode:
         return f"<{self.kind} {self.name} {shapes}{f' ×{self.count:,}' if self.count > 1 else ''}>"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class GraphEdge:
     """The way of a tensor from where it is made to where it is used.
 
@@ -141,7 +141,7 @@ class GraphEdge:
         return f"<edge {self.source.name} -> {self.target.name}.{self.operand}{f' z-{self.delay}' * bool(self.delay)}>"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Graph:
     """Nodes, each after those that it depends on, and edges. `notes` says what a picture should say in words."""
 
@@ -526,7 +526,7 @@ class recording:
             kind, name = "parameter", name or _parameter(scope, lambda p: p is x)[0] or "parameter"
         else:
             kind = "input" if name or x.node or not _is_ours(frame) else "constant"
-            name = name or _variable(x, frame)
+            name = name or ("gy" if scope is not None and scope.back else _variable(x, frame))
         found = build.leaf(id(x), x, scope, kind, name or kind)
         self._keep(x, found)
         return found, False

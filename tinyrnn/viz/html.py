@@ -25,7 +25,7 @@ import numpy as np
 from tinyrnn.errors import RenderError
 from tinyrnn.viz.detail import DETAILS
 from tinyrnn.viz.dot import BLUE, GREY, INK, LOOKS, ORANGE, VERMILION, ids
-from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Output
+from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Output, Place
 from tinyrnn.viz.words import box_title, path_of, title_of
 
 MOST_NODES = 1_000  # in each view of a page: a browser draws as many at once without a pause
@@ -56,6 +56,9 @@ DARK_LINES = {
     "step": "#B58BD0",
     "gap": "#9A9A9A",
 }
+
+
+Names = dict[GraphNode | GraphEdge | Place, str]  # the ids that they have in the drawing
 
 
 class View(NamedTuple):
@@ -220,9 +223,7 @@ class _Data:
         said = []
         if len(self.kept) < len(self.all_steps):
             few, of = f"{len(self.kept):,}", f"{len(self.all_steps):,}"
-            said.append(
-                f"Values and gradients are those of {few} steps, evenly spread, of {of}: the page would be too large."
-            )
+            said.append(f"Cards tell of {few} steps, evenly spread, out of {of}: the page would be too large.")
         if self.untold:
             said.append(f"Values and gradients of {self.untold:,} tensors are left out: the page would be too large.")
         return said
@@ -235,7 +236,7 @@ class _Data:
             "view": view.view,
             "detail": view.detail,
             "notes": graph.notes,
-            "nodes": {names[node]: self._node(node) | _inside(node, names) for node in graph.nodes},
+            "nodes": {names[node]: self._node(node, names) for node in graph.nodes},
             "edges": {names[edge]: _edge(edge, names) for edge in graph.edges},
             "boxes": {
                 name: {"title": box_title(p), "kind": p.kind, "about": p.about, "parameters": p.parameters}
@@ -244,7 +245,7 @@ class _Data:
             "walk": self._walk(graph, names),
         }
 
-    def _node(self, node: GraphNode) -> dict[str, Any]:
+    def _node(self, node: GraphNode, names: Names) -> dict[str, Any]:
         """Return what the card of a node says; its outputs as pairs of a step and the place of a tensor."""
         told = {
             "title": title_of(node),
@@ -257,6 +258,7 @@ class _Data:
             "params": [f"{key} = {x}"[:200] for key, x in {**node.params, **node.numbers}.items() if key != "first"],
         }
         return {key: x for key, x in told.items() if x} | {
+            "boxes": [names[place] for place in node.place],
             "steps": node.steps,
             "outputs": [self._output(y) for y in node.outputs],
         }
@@ -284,7 +286,7 @@ class _Data:
         self.tensors.append(told)
         return self.places[y]
 
-    def _walk(self, graph: Graph, names: Any) -> list[list[Any]]:
+    def _walk(self, graph: Graph, names: Names) -> list[list[Any]]:
         """Return the steps of the walk back: (node, time step, norm of its gradient, the norms that flow on by edge).
 
         A node that stands for several comes once for each time step, when all that it gave to others has its gradient.
@@ -316,11 +318,7 @@ class _Data:
         return walk[::-1]
 
 
-def _inside(node: GraphNode, names: Any) -> dict[str, Any]:
-    return {"boxes": [names[place] for place in node.place]}
-
-
-def _edge(edge: GraphEdge, names: Any) -> dict[str, Any]:
+def _edge(edge: GraphEdge, names: Names) -> dict[str, Any]:
     norms = [part.gradient for part in edge.parts or [edge] if part.gradient is not None]
     told = {
         "from": names[edge.source],
@@ -342,7 +340,8 @@ def _step(node: GraphNode | None) -> int | None:
 
 
 def _norm(values: Any) -> float:
-    return float(np.sqrt((values.astype("float64") ** 2).sum()))
+    with np.errstate(over="ignore"):  # it is infinite then, and said to be
+        return float(np.sqrt((values.astype("float64") ** 2).sum()))
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -351,22 +350,31 @@ def _larger(a: Any, b: Any) -> Any:
 
 def _number(x: float | None) -> float | str | None:
     """Return a number with four digits; as text if JSON has none like it."""
-    return x if x is None else float(f"{x:.4g}") if math.isfinite(x) else str(x)
+    if x is None:
+        return None
+    rounded = float(f"{x:.4g}")  # the largest floats become infinite
+    return rounded if math.isfinite(rounded) else str(x)
 
 
 def _numbers(values: Any) -> dict[str, Any]:
     """Return all of a few numbers, and of many what they are like."""
+    told: dict[str, Any] = {}
     if values.size <= IN_FULL:
-        told: dict[str, Any] = {
-            "all": [_number(x) if isinstance(x, float) else int(x) for x in values.ravel().tolist()]
-        }
-        return told | ({"norm": _number(_norm(values))} if values.dtype.kind == "f" else {})
-    flat = values.ravel().astype("float64")
-    finite = flat[np.isfinite(flat)]
-    told = {"not_finite": flat.size - finite.size} if finite.size < flat.size else {}
-    if finite.size:
-        told |= {
-            name: _number(float(f(finite))) for name, f in (("least", np.min), ("greatest", np.max), ("mean", np.mean))
-        }
-        told["bars"] = np.histogram(finite, BARS)[0].tolist()
-    return told | ({"norm": _number(_norm(flat))} if values.dtype.kind == "f" else {})
+        told["all"] = [_number(x) if isinstance(x, float) else int(x) for x in values.ravel().tolist()]
+    else:
+        flat = values.ravel().astype("float64")
+        finite = flat[np.isfinite(flat)]
+        if finite.size < flat.size:
+            told["not_finite"] = flat.size - finite.size
+        if finite.size:
+            scale = float(abs(finite).max()) or 1.0  # so that no difference or sum is too large for a float
+            scaled = finite / scale
+            least, greatest, mean = float(scaled.min()), float(scaled.max()), float(scaled.mean())
+            told |= {
+                "least": _number(least * scale),
+                "greatest": _number(greatest * scale),
+                "mean": _number(mean * scale),
+            }
+            bar = (scaled - least) / ((greatest - least) or 1.0) * BARS
+            told["bars"] = np.bincount(np.minimum(bar.astype(int), BARS - 1), minlength=BARS).tolist()
+    return told | ({"norm": _number(_norm(values))} if values.dtype.kind == "f" else {})

@@ -340,6 +340,9 @@ def _varying(index: Any, other: Any) -> Any:
     """Return an index with "t" where it is not the same at each step."""
     if isinstance(index, tuple) and isinstance(other, tuple) and len(index) == len(other):
         return tuple(_varying(a, b) for a, b in zip(index, other, strict=True))
+    if isinstance(index, slice) and isinstance(other, slice) and index.start != other.start:
+        counted = isinstance(index.start, int) and isinstance(index.stop, int)
+        return f"t:t+{index.stop - index.start}" if counted else "t:…"
     return "t" if isinstance(index, int) and isinstance(other, int) and index != other else index
 
 
