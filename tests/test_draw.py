@@ -476,8 +476,11 @@ STRANGE = [
 ]
 
 
+UNWRITABLE = ["\x00", "\ud800", "a\x1bb"]
+
+
 def test_names_are_escaped() -> None:
-    xs = {name: tr.tensor(1.0, requires_grad=True) for name in STRANGE}
+    xs = {name: tr.tensor(1.0, requires_grad=True) for name in STRANGE + UNWRITABLE}
     strange = tr.primitive(
         '<i>"odd"\\op</i>', forward=lambda xp, x: x + 0, vjp=(lambda ops, gy, y, x: gy,), saves=("",)
     )

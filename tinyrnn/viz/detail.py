@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place
+from tinyrnn.viz.roll import larger
 
 DETAILS = ("layer", "cell", "op")
 WIRING = ("unstack", "stack")  # only take sequences apart and put them together
@@ -92,14 +93,12 @@ def merged(graph: Graph, unit: Callable[[GraphNode], Hashable]) -> Graph:
     new = Graph(notes=list(graph.notes))
     made: dict[Hashable, GraphNode] = {}
     of: dict[GraphNode, GraphNode] = {}
-    whole: dict[GraphNode, list[GraphNode]] = defaultdict(list)
     for node in graph.nodes:
         key = unit(node)
         if key not in made:
             made[key] = node if isinstance(key, GraphNode) else _box(key)
             new.nodes.append(made[key])
         of[node] = made[key]
-        whole[made[key]].append(node)
     edges: dict[Any, GraphEdge] = {}
     for edge in graph.edges:
         source, target = of[edge.source], of[edge.target]
@@ -116,6 +115,7 @@ def merged(graph: Graph, unit: Callable[[GraphNode], Hashable]) -> Graph:
             else:
                 edges[which].times += edge.times
                 edges[which].parts += edge.parts or [edge]
+                edges[which].gradient = larger(edges[which].gradient, edge.gradient)
                 edges[which].label = edges[which].label if edges[which].label == edge.label else ""
     new.edges = list(edges.values())
     return new

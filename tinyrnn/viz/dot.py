@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place
@@ -29,20 +30,34 @@ class Look(NamedTuple):
     style: str
     fill: str
     line: str
+    dark_fill: str
+    dark_line: str
     meaning: str
 
 
 LOOKS = {
-    "operation": Look("box", "rounded,filled", "#FFFFFF", "#444444", "operation"),
-    "back": Look("box", "rounded,filled", "#FBE4D8", VERMILION, "operation of a backward pass"),
-    "parameter": Look("box", "filled", "#FCE9C8", ORANGE, "parameter: learned, drawn once"),
-    "input": Look("box", "rounded,filled", "#DCEBF7", BLUE, "input"),
-    "constant": Look("box", "rounded,filled,dashed", "#F2F2F2", GREY, "constant"),
-    "output": Look("box", "rounded,filled,bold", "#D9F0E6", GREEN, "result"),
-    "module": Look("box", "rounded,filled", "#EFE6F5", "#7A4B94", "module"),
-    "step": Look("box", "rounded,filled", "#EFE6F5", "#7A4B94", "one step of a cell"),
-    "gap": Look("plaintext", "", "none", GREY, "steps left out"),
+    "operation": Look("box", "rounded,filled", "#FFFFFF", "#444444", "#26282C", "#9A9A9A", "operation"),
+    "back": Look("box", "rounded,filled", "#FBE4D8", VERMILION, "#4A2818", "#F08A4B", "operation of a backward pass"),
+    "parameter": Look("box", "filled", "#FCE9C8", ORANGE, "#4A3A14", "#E0A53A", "parameter: learned, drawn once"),
+    "input": Look("box", "rounded,filled", "#DCEBF7", BLUE, "#123A57", "#56B4E9", "input"),
+    "constant": Look("box", "rounded,filled,dashed", "#F2F2F2", GREY, "#303236", "#9A9A9A", "constant"),
+    "output": Look("box", "rounded,filled,bold", "#D9F0E6", GREEN, "#0E4030", "#4CC9A0", "result"),
+    "module": Look("box", "rounded,filled", "#EFE6F5", "#7A4B94", "#3B2A4A", "#B58BD0", "module"),
+    "step": Look("box", "rounded,filled", "#EFE6F5", "#7A4B94", "#3B2A4A", "#B58BD0", "one step of a cell"),
+    "gap": Look("plaintext", "", "none", GREY, "none", "#9A9A9A", "steps left out"),
 }
+
+LEVELS = 8  # of the size of a gradient
+
+
+def _between(small: tuple[int, int, int], large: tuple[int, int, int]) -> list[str]:
+    """Return colours for all levels, from one to another."""
+    mixed = ((round(a + (b - a) * k / LEVELS) for a, b in zip(small, large, strict=True)) for k in range(LEVELS + 1))
+    return ["#" + "".join(f"{part:02X}" for part in parts) for parts in mixed]
+
+
+FLOWS = _between((0xB8, 0xC9, 0xDD), (0x7A, 0x10, 0x10))  # light and dark go with small and large
+DARK_FLOWS = _between((0x3E, 0x4A, 0x5A), (0xFF, 0x8A, 0x70))  # and in a dark page dark and light
 
 LINE = '<tr><td align="left">{}</td></tr>'
 SPACE = "&#160;"  # which browsers keep
@@ -212,8 +227,9 @@ class _Writer:
             attributes |= {"style": "dotted", "color": VERMILION, "fontcolor": VERMILION, "arrowhead": "teenormal"}
             attributes["penwidth"] = "1.4"
         if self.gradients and edge.gradient is not None:
-            share = self._share(edge.gradient)
-            attributes |= {"color": _mixed(share), "penwidth": f"{0.6 + 2.6 * share:.2f}"}
+            level = round(LEVELS * self._share(edge.gradient))
+            kinds.append(f"flow{level}")
+            attributes |= {"color": FLOWS[level], "penwidth": f"{0.6 + 2.6 * level / LEVELS:.2f}"}
         if label:
             attributes["label"] = _plain(label)
         if kinds:
@@ -245,7 +261,7 @@ class _Writer:
         if self.gradients and self.greatest:
             few = f"{self.least:.1e}" if self.least < self.greatest else ""
             lines.append(
-                f'<font color="{_mixed(0)}">▬</font> {few} … {self.greatest:.1e} <font color="{_mixed(1)}">▬</font> '
+                f'<font color="{FLOWS[0]}">▬</font> {few} … {self.greatest:.1e} <font color="{FLOWS[LEVELS]}">▬</font> '
                 "size of the gradient that flows back"
             )
         return [told_nodes, lines] if lines else [told_nodes]
@@ -261,20 +277,18 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)
+    """Return a text that an HTML-like label is to take as it is."""
+    return html.escape(_UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text), quote=True)
 
 
 def _plain(text: str) -> str:
-    """Return a text that Graphviz is to take as it is."""
+    """Return a text that a plain label is to take as it is."""
     from graphviz import escape
 
-    return escape(text)
+    return escape(_UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
-def _mixed(share: float) -> str:
-    """Return a colour between a pale blue and a dark red, in which light and dark go with small and large."""
-    pale, dark = (0xB8, 0xC9, 0xDD), (0x7A, 0x10, 0x10)
-    return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in zip(pale, dark, strict=True))
+_UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # in XML, or in UTF-8
 
 
 def _curved(points: list[tuple[float, float]], labelled: bool) -> dict[str, str]:

@@ -34,30 +34,6 @@ MOST_DATA = 800_000  # characters of values and gradients
 IN_FULL = 24  # numbers; a tensor of more is told by its least and greatest number, mean, norm and a histogram
 BARS = 16
 
-DARK_FILLS = {
-    "operation": "#26282C",
-    "back": "#4A2818",
-    "parameter": "#4A3A14",
-    "input": "#123A57",
-    "constant": "#303236",
-    "output": "#0E4030",
-    "module": "#3B2A4A",
-    "step": "#3B2A4A",
-    "gap": "none",
-}
-DARK_LINES = {
-    "operation": "#9A9A9A",
-    "back": "#F08A4B",
-    "parameter": "#E0A53A",
-    "input": "#56B4E9",
-    "constant": "#9A9A9A",
-    "output": "#4CC9A0",
-    "module": "#B58BD0",
-    "step": "#B58BD0",
-    "gap": "#9A9A9A",
-}
-
-
 Names = dict[GraphNode | GraphEdge | Place, str]  # the ids that they have in the drawing
 
 
@@ -126,8 +102,8 @@ def _palette() -> str:
         )
     ]
     kinds = [
-        f".node.{kind}, .swatch.{kind} {{ --fill: light-dark({look.fill}, {DARK_FILLS[kind]}); "
-        f"--line: light-dark({look.line}, {DARK_LINES[kind]}); }}".replace("light-dark(none, none)", "none")
+        f".node.{kind}, .swatch.{kind} {{ --fill: light-dark({look.fill}, {look.dark_fill}); "
+        f"--line: light-dark({look.line}, {look.dark_line}); }}".replace("light-dark(none, none)", "none")
         for kind, look in LOOKS.items()
     ]
     return "\n".join([":root {", *lines, "}", *kinds])

@@ -11,23 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyrnn.errors import RenderError
+from tinyrnn.viz.dot import DARK_FLOWS, INK, LOOKS
 from tinyrnn.viz.graph import Graph
 
 if TYPE_CHECKING:
     import graphviz
 
-DARK = """<style>
-@media (prefers-color-scheme: dark) {
-  .graph text { fill: #E8E8E8 }
-  .graph .node path, .graph .node polygon { fill: #26282C }
-  .graph .parameter path, .graph .parameter polygon { fill: #4A3A14 }
-  .graph .input path, .graph .input polygon { fill: #123A57 }
-  .graph .output path, .graph .output polygon { fill: #0E4030 }
-  .graph .module path, .graph .step path { fill: #3B2A4A }
-  .graph .edge path[stroke="#222222"], .graph .edge polygon[stroke="#222222"] { stroke: #B0B0B0 }
-  .graph .edge polygon[fill="#222222"] { fill: #B0B0B0 }
-}
-</style>"""
+DARK = "\n".join(  # what a browser draws an SVG with where the page is dark
+    [
+        "<style>@media (prefers-color-scheme: dark) {",
+        ".graph text { fill: #E8E8E8 }",
+        *(
+            f".node.{kind} :is(path, polygon) {{ fill: {look.dark_fill}; stroke: {look.dark_line} }}"
+            for kind, look in LOOKS.items()
+        ),
+        *(
+            f".edge.flow{level} path, .edge.flow{level} polygon {{ stroke: {colour} }}"
+            for level, colour in enumerate(DARK_FLOWS)
+        ),
+        f'.edge [stroke="{INK}"] {{ stroke: #B0B0B0 }} .edge [fill="{INK}"] {{ fill: #B0B0B0 }}',
+        "}</style>",
+    ]
+)
 
 HINT = (
     "install Graphviz (https://graphviz.org/download/, its program `dot`), or a version of it that pip can: "

@@ -240,7 +240,7 @@ class _Rolled:
             if which in edges:
                 edges[which].times += 1
                 edges[which].parts.append(edge)
-                edges[which].gradient = _larger(edges[which].gradient, edge.gradient)
+                edges[which].gradient = larger(edges[which].gradient, edge.gradient)
             else:
                 edges[which] = replace(
                     edge,
@@ -346,5 +346,6 @@ def _varying(index: Any, other: Any) -> Any:
     return "t" if isinstance(index, int) and isinstance(other, int) and index != other else index
 
 
-def _larger(a: float | None, b: float | None) -> float | None:
+def larger(a: float | None, b: float | None) -> float | None:
+    """Return the larger of two numbers that may be unknown."""
     return max((x for x in (a, b) if x is not None), default=None)
