@@ -1,0 +1,62 @@
+"""What the examples' commands have in common: their options, and how they say what they have reached.
+
+options = arguments(__doc__, seconds=120)       # --seconds, --seed, --backend, --out, --quick
+...
+reached("accuracy", 0.97, "nearest neighbour", 0.95)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tinyrnn as tr
+from tinyrnn.errors import TinyRNNError
+
+QUICK = 3.0  # seconds of training with --quick
+
+
+def arguments(description: str, seconds: float, *more: tuple[str, type, object, str]) -> argparse.Namespace:
+    """Read the command line, seed the random numbers, and choose the backend.
+
+    Args:
+        description: what `--help` says: the module's docstring.
+        seconds: of training, if the command does not say.
+        more: options of one's own, as (name, type, default, help): ("--width", int, 5, "of the beam").
+
+    Returns: options with seconds, seed, backend, out (a folder that exists) and quick.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=seconds, help=f"of training ({seconds:g})")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (0)")
+    parser.add_argument("--backend", default="numpy", help="numpy (default) or cupy")
+    folder = Path("runs") / Path(sys.argv[0]).stem
+    parser.add_argument("--out", type=Path, default=folder, help="folder for what is made")
+    parser.add_argument("--quick", action="store_true", help="see it run, on few data, in a few seconds")
+    for name, kind, default, told in more:
+        parser.add_argument(name, type=kind, default=default, help=f"{told} ({default})")
+    options = parser.parse_args()
+    if options.quick:
+        options.seconds = min(options.seconds, QUICK)
+    try:
+        tr.use_backend(options.backend)
+        options.out.mkdir(parents=True, exist_ok=True)
+    except (TinyRNNError, OSError) as error:
+        parser.error(str(error))
+    tr.manual_seed(options.seed)
+    return options
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run an example; what goes wrong for a reason that it names ends in a line, not in a traceback."""
+    try:
+        main()
+    except (TinyRNNError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def reached(metric: str, value: float, baseline: str, by_baseline: float) -> None:
+    """Print the figure that an example ends in, beside what a simple method reaches."""
+    print(f"{metric}: {value:.4g} ({baseline} {by_baseline:.4g})")
