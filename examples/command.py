@@ -8,6 +8,7 @@ reached("accuracy", 0.97, "nearest neighbour", 0.95)
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,10 @@ def arguments(description: str, seconds: float, *more: tuple[str, type, object, 
     for name, kind, default, told in more:
         parser.add_argument(name, type=kind, default=default, help=f"{told} ({default})")
     options = parser.parse_args()
+    if not options.seconds >= 0:
+        parser.error(f"--seconds is {options.seconds:g}; expected 0 or more")
+    if importlib.util.find_spec("matplotlib") is None:
+        parser.error("the picture needs matplotlib: pip install 'tinyrnn[examples]'")
     if options.quick:
         options.seconds = min(options.seconds, QUICK)
     try:

@@ -24,7 +24,6 @@ The picture needs Matplotlib: pip install 'tinyrnn[plot]'
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +36,6 @@ from matplotlib.figure import Figure
 
 import tinyrnn as tr
 from tinyrnn import data, nn, optim
-from tinyrnn.errors import TinyRNNError
 from tinyrnn.fit import fit
 
 LETTERS, SPELLED, HIDDEN = 24, 32, 48  # widths: a letter's vector, and the two LSTMs in each direction
@@ -248,7 +246,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (TinyRNNError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -18,7 +18,6 @@ The picture needs Matplotlib: pip install 'tinyrnn[plot]'
 from __future__ import annotations
 
 import argparse
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,6 @@ from matplotlib.figure import Figure
 
 import tinyrnn as tr
 from tinyrnn import data, nn, optim
-from tinyrnn.errors import TinyRNNError
 from tinyrnn.fit import fit
 
 DROPOUT = 0.2
@@ -194,7 +192,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (TinyRNNError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -23,7 +23,6 @@ Source: Bahdanau, Cho & Bengio 2015 (attention); Luong, Pham & Manning 2015 (att
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from matplotlib.figure import Figure
 
 import tinyrnn as tr
 from tinyrnn import data, nn, optim
-from tinyrnn.errors import TinyRNNError
 from tinyrnn.fit import fit
 from tinyrnn.generate import beam_search, sample
 from tinyrnn.viz import plot_attention
@@ -209,7 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (TinyRNNError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

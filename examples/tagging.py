@@ -16,7 +16,6 @@ The picture needs Matplotlib: pip install 'tinyrnn[plot]'
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +27,6 @@ from matplotlib.figure import Figure
 
 import tinyrnn as tr
 from tinyrnn import data, nn, optim
-from tinyrnn.errors import TinyRNNError
 from tinyrnn.fit import fit
 
 EMBEDDING, HIDDEN, DROPOUT = 32, 64, 0.4
@@ -159,7 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (TinyRNNError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    command.run(main)

@@ -89,7 +89,7 @@ def test_a_set_that_is_not_there_is_told_with_the_command_that_fetches_it(name, 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--data", "names"], "error: --data is 'names'; expected numbers or dates"),
     (["--width", 0], "error: --width is 0; expected 1 or more"),
-    pytest.param(["--seconds", "-1"], "seconds is -1.0; expected a number of 0 or more", marks=needs("numbers")),
+    pytest.param(["--seconds", "-1"], "--seconds is -1; expected 0 or more", marks=needs("numbers")),
 ])  # fmt: skip
 def test_wrong_options_end_in_a_line(arguments, message, tmp_path, monkeypatch):
     assert message in run_here(monkeypatch, "number_words", "--quick", "--out", tmp_path, *arguments)
