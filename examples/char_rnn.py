@@ -353,7 +353,8 @@ def progress_bar(step: int, elapsed: float, options: argparse.Namespace) -> tqdm
 def advance(bar: tqdm[Any], step: int, elapsed: float, loss: float, characters: int) -> None:
     """Move the bar to where training is."""
     bar.set_postfix_str(f"step {step:,}, loss {loss:.3f}, {characters / elapsed:,.0f} characters/s", refresh=False)
-    bar.update((step if bar.unit == "step" else min(elapsed, bar.total)) - bar.n)
+    if not bar.disable:
+        bar.update((step if bar.unit == "step" else min(elapsed, bar.total)) - bar.n)
 
 
 def settle(options: argparse.Namespace, saved: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tinyrnn as tr
@@ -65,3 +65,13 @@ def run(main: Callable[[], None]) -> None:
 def reached(metric: str, value: float, baseline: str, by_baseline: float) -> None:
     """Print the figure that an example ends in, beside what a simple method reaches."""
     print(f"{metric}: {value:.4g} ({baseline} {by_baseline:.4g})")
+
+
+def edits(a: Sequence[object], b: Sequence[object]) -> int:
+    """Return how many insertions, deletions and replacements make b of a (Levenshtein 1966)."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]

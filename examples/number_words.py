@@ -93,19 +93,9 @@ class Translator(nn.Module):
         return tr.stack(steps)
 
 
-def edit_distance(a: str, b: str) -> int:
-    """Return how many letters have to be put in, taken out or changed to make b of a (Levenshtein 1966)."""
-    row = list(range(len(b) + 1))
-    for i, letter in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            corner, row[j] = row[j], min(corner + (letter != other), row[j] + 1, row[j - 1] + 1)
-    return row[-1]
-
-
 def scores(pairs: list[Pair], answers: list[str]) -> tuple[float, float]:
     """Return the share of answers that are right to the letter, and the share of letters that need no change."""
-    wrong = sum(edit_distance(answer, y) for (_, y), answer in zip(pairs, answers, strict=True))
+    wrong = sum(command.edits(answer, y) for (_, y), answer in zip(pairs, answers, strict=True))
     exact = sum(answer == y for (_, y), answer in zip(pairs, answers, strict=True))
     return exact / len(pairs), 1 - wrong / sum(len(y) for _, y in pairs)
 

@@ -35,7 +35,7 @@ def statements(drawing):
 
 def test_everything_that_was_weighed_is_drawn():
     beam = searched()
-    nodes, edges = statements(draw_beam(beam, WORDS))
+    nodes, edges = statements(draw_beam(beam, WORDS).digraph)
     assert len(nodes) == 1 + len(beam.tree)
     assert len(edges) == len(beam.tree)
     for place, node in enumerate(beam.tree):
@@ -49,7 +49,7 @@ def test_everything_that_was_weighed_is_drawn():
 def test_the_best_is_strong_what_is_kept_is_dark_and_what_is_dropped_is_pale():
     beam = searched()
     assert [hypothesis.symbols for hypothesis in beam.hypotheses] == [(2,), (1,)]
-    nodes, edges = statements(draw_beam(beam, WORDS))
+    nodes, edges = statements(draw_beam(beam, WORDS).digraph)
     looks = {}
     for place, node in enumerate(beam.tree):
         words, at = [], place
@@ -68,7 +68,7 @@ def test_the_best_is_strong_what_is_kept_is_dark_and_what_is_dropped_is_pale():
 
 
 def test_hypotheses_that_the_length_cuts_are_marked_too():
-    nodes, _ = statements(draw_beam(searched(stop=None, length=2), WORDS))
+    nodes, _ = statements(draw_beam(searched(stop=None, length=2), WORDS).digraph)
     assert sum("score" in node.get("label", "") for node in nodes.values()) == 2
 
 
@@ -80,7 +80,7 @@ SHOWN = [*STRANGE[:9], "\\x00", "↵", "␣␣", "∅", "\\ud800", "\\n"]
 def test_symbols_arrive_as_they_are():
     V = len(STRANGE)
     (beam,) = beam_search(Table(np.zeros((V, V))), [[0]], 1, width=V, tree=V)
-    svg = draw_beam(beam, STRANGE).pipe(format="svg", encoding="utf-8")
+    svg = draw_beam(beam, STRANGE).digraph.pipe(format="svg", encoding="utf-8")
     texts = [element.text for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     for shown in SHOWN:
         assert shown in texts
@@ -90,7 +90,7 @@ def test_symbols_arrive_as_they_are():
 @pytest.mark.parametrize(("direction", "wide"), [("LR", True), ("TB", False)])
 def test_time_has_a_direction(direction, wide):
     beam = beam_search(Table(np.log(P)), [[0]], 8, width=1, tree=1)[0]
-    svg = ET.fromstring(draw_beam(beam, WORDS, direction).pipe(format="svg", encoding="utf-8"))
+    svg = ET.fromstring(draw_beam(beam, WORDS, direction).digraph.pipe(format="svg", encoding="utf-8"))
     _, _, width, height = map(float, svg.attrib["viewBox"].split())
     assert (width > height) == wide
 

@@ -27,7 +27,9 @@ def load_example(name):
         sys.path.remove(str(EXAMPLES))
 
 
-entities, forecast, number_words, tagging = map(load_example, ("entities", "forecast", "number_words", "tagging"))
+command, entities, forecast, number_words, tagging = map(
+    load_example, ("command", "entities", "forecast", "number_words", "tagging")
+)
 
 
 def needs(*names):
@@ -89,10 +91,14 @@ def test_a_set_that_is_not_there_is_told_with_the_command_that_fetches_it(name, 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--data", "names"], "error: --data is 'names'; expected numbers or dates"),
     (["--width", 0], "error: --width is 0; expected 1 or more"),
-    pytest.param(["--seconds", "-1"], "--seconds is -1; expected 0 or more", marks=needs("numbers")),
 ])  # fmt: skip
 def test_wrong_options_end_in_a_line(arguments, message, tmp_path, monkeypatch):
     assert message in run_here(monkeypatch, "number_words", "--quick", "--out", tmp_path, *arguments)
+
+
+def test_seconds_below_zero_are_told(tmp_path, monkeypatch, capsys):
+    assert run_here(monkeypatch, "tagging", "--seconds", "-1", "--out", tmp_path) == 2
+    assert "--seconds is -1; expected 0 or more" in capsys.readouterr().err
 
 
 def test_a_backend_that_is_not_there_is_told(tmp_path, monkeypatch, capsys):
@@ -255,8 +261,8 @@ def test_the_baseline_of_tagging_knows_each_words_most_frequent_tag():
 
 
 def test_answers_are_scored_by_exactness_and_by_letters():
-    assert number_words.edit_distance("elf", "zwölf") == 3
-    assert number_words.edit_distance("", "drei") == number_words.edit_distance("drei", "") == 4
+    assert command.edits("elf", "zwölf") == 3
+    assert command.edits("", "drei") == command.edits("drei", "") == 4
     pairs = [("11", "elf"), ("12", "zwölf")]
     assert number_words.scores(pairs, ["elf", "zwolf"]) == (0.5, 0.875)
     train = [("123", "a"), ("40", "b"), ("23", "c")]

@@ -5,7 +5,7 @@ from tinyrnn.viz.draw import draw
 from tinyrnn.viz.explain import Explanation, explain
 from tinyrnn.viz.flow import GradientFlow, LayerFlow, gradient_flow
 from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place, recording, trace
-from tinyrnn.viz.picture import Picture
+from tinyrnn.viz.picture import Drawing, Picture
 from tinyrnn.viz.plots import (
     plot_activations,
     plot_attention,
@@ -17,6 +17,7 @@ from tinyrnn.viz.plots import (
 )
 
 __all__ = [
+    "Drawing",
     "Explanation",
     "GradientFlow",
     "Graph",

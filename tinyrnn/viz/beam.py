@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tinyrnn.errors import IndexRangeError
 from tinyrnn.generate import Beam
-
-if TYPE_CHECKING:
-    from graphviz import Digraph
+from tinyrnn.viz.picture import Drawing
 
 FOUND, KEPT, DROPPED = "#0072B2", "#444444", "#AAAAAA"  # blue of Okabe & Ito 2008, and greys
 FONT = "Helvetica,Arial,sans-serif"
@@ -17,18 +14,18 @@ LEGEND = "thick blue: the best;  dark: kept;  pale: dropped;  double: finished. 
 LEGEND += "in a box the sum, in nats"
 
 
-def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Digraph:
+def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Drawing:
     """Draw the tree of a beam search: a box for each symbol that was weighed, time from left to right.
 
         (beam,) = beam_search(model, [[begin]], length=20, width=3, stop=end, tree=2)
-        draw_beam(beam, vocabulary.symbols).render("beam", format="svg")
+        draw_beam(beam, vocabulary.symbols).save("beam.svg")
 
     Args:
         beam: with a tree, one of those that `beam_search` returns for tree=1 or more.
         symbols: V names; white space and what cannot be printed is shown as something visible.
         direction: "LR", or "TB" for time from top to bottom.
 
-    Returns: a Digraph, which a notebook shows by itself.
+    Returns: a Drawing, which shows itself in a notebook; .digraph is what is drawn.
     Raises: ValueError for a beam without a tree; IndexRangeError for too few names.
     """
     import graphviz
@@ -61,7 +58,7 @@ def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Digr
         look["peripheries"] = "2" if node.finishes and node.kept else "1"
         drawing.node(str(place), _label(lines), **look)
         drawing.edge(str(node.parent), str(place), label=_number(node.log_probability), **look)
-    return drawing
+    return Drawing(drawing)
 
 
 def _path(beam: Beam, rank: int) -> list[int]:

@@ -11,16 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyrnn.errors import RenderError
-from tinyrnn.viz.dot import DARK_FLOWS, INK, LOOKS
+from tinyrnn.viz.dot import DARK_FLOWS, FLOWS, INK, LOOKS
 from tinyrnn.viz.graph import Graph
 
 if TYPE_CHECKING:
     import graphviz
 
+_LEGEND = {look.line: look.dark_line for look in LOOKS.values()} | {FLOWS[k]: DARK_FLOWS[k] for k in (0, -1)}
 DARK = "\n".join(  # what a browser draws an SVG with where the page is dark
     [
         "<style>@media (prefers-color-scheme: dark) {",
         ".graph text { fill: #E8E8E8 }",
+        *(f'.graph text[fill="{light.lower()}"] {{ fill: {dark} }}' for light, dark in _LEGEND.items()),
         *(
             f".node.{kind} :is(path, polygon) {{ fill: {look.dark_fill}; stroke: {look.dark_line} }}"
             for kind, look in LOOKS.items()
@@ -40,16 +42,17 @@ HINT = (
 )
 
 
-class Picture:
-    """A graph as a picture: it shows itself in a notebook, and saves itself to a file.
+class Drawing:
+    """What Graphviz draws: it shows itself in a notebook, and saves itself to a file.
 
-    Attributes:
-        graph: what is drawn, as data: rolled if the picture is, and with as much detail.
-        digraph: the same as a `graphviz.Digraph`, to be restyled: picture.digraph.attr("node", fontname="serif").
+    Args: digraph, a `graphviz.Digraph`, which may be restyled: drawing.digraph.attr("node", fontname="serif"); in_time,
+        whether everything in it has its place.
     """
 
-    def __init__(self, graph: Graph, digraph: graphviz.Digraph, in_time: bool, make_page: Callable[[], str]) -> None:
-        self.graph, self.digraph, self._in_time, self._make_page = graph, digraph, in_time, make_page
+    kinds: tuple[str, ...] = ("svg", "png", "pdf", "dot")
+
+    def __init__(self, digraph: graphviz.Digraph, in_time: bool = False) -> None:
+        self.digraph, self._in_time = digraph, in_time
 
     def render(self, format: str) -> bytes:
         """Return the picture as "svg", "png" or "pdf", made by Graphviz.
@@ -66,9 +69,8 @@ class Picture:
         return made
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture to a file: .svg, .png, .pdf, .dot, or .html, which opens offline in a browser.
+        """Write the picture to a file: .svg, .png, .pdf or .dot; a `Picture` knows .html too.
 
-        A page shows all views and details, and nothing of what was done to `digraph`.
         Where there is no Graphviz, what it should have made is written as .dot, and a line says what to install.
 
         Returns: the path of the file that was written.
@@ -76,18 +78,20 @@ class Picture:
         """
         path = Path(path)
         kind = path.suffix.lstrip(".").lower()
-        if kind in ("dot", "gv"):
+        if kind not in self.kinds:
+            known = ", ".join(f".{kind}" for kind in self.kinds[:-1])
+            raise RenderError(f"save: {path.name!r} ends in {path.suffix!r}; expected {known} or .{self.kinds[-1]}")
+        try:
+            path.write_bytes(self._made(kind))
+        except NoGraphviz as error:
+            path = path.with_suffix(".dot")
             path.write_text(self.digraph.source, encoding="utf-8")
-        elif kind in ("svg", "png", "pdf", "html"):
-            try:
-                path.write_bytes(self._make_page().encode() if kind == "html" else self.render(kind))
-            except NoGraphviz as error:
-                path = path.with_suffix(".dot")
-                path.write_text(self.digraph.source, encoding="utf-8")
-                print(f"wrote {path}: {error}", file=sys.stderr)
-        else:
-            raise RenderError(f"save: {path.name!r} ends in {path.suffix!r}; expected .svg, .png, .pdf, .dot or .html")
+            print(f"wrote {path}: {error}", file=sys.stderr)
         return path
+
+    def _made(self, kind: str) -> bytes:
+        """Return what a file of a kind holds."""
+        return self.digraph.source.encode() if kind == "dot" else self.render(kind)
 
     def _repr_svg_(self) -> str | None:
         try:
@@ -101,7 +105,34 @@ class Picture:
 
     def __repr__(self) -> str:
         hint = "" if _program() else f"; to see it, {HINT}"
-        return f"<picture of {len(self.graph.nodes):,} nodes and {len(self.graph.edges):,} edges{hint}>"
+        return f"<{self._told()}{hint}>"
+
+    def _told(self) -> str:
+        return "drawing"
+
+
+class Picture(Drawing):
+    """A graph as a picture: what `draw` returns.
+
+    Attributes:
+        graph: what is drawn, as data: rolled if the picture is, and with as much detail.
+        digraph: the same as a `graphviz.Digraph`, which may be restyled.
+
+    `save` writes .html too, one page that opens offline: it has all views and details, and nothing of what was done to
+    `digraph`.
+    """
+
+    kinds = ("svg", "png", "pdf", "dot", "html")
+
+    def __init__(self, graph: Graph, digraph: graphviz.Digraph, in_time: bool, make_page: Callable[[], str]) -> None:
+        super().__init__(digraph, in_time)
+        self.graph, self._make_page = graph, make_page
+
+    def _made(self, kind: str) -> bytes:
+        return self._make_page().encode() if kind == "html" else super()._made(kind)
+
+    def _told(self) -> str:
+        return f"picture of {len(self.graph.nodes):,} nodes and {len(self.graph.edges):,} edges"
 
 
 class NoGraphviz(RenderError):
