@@ -156,6 +156,11 @@ class Cell(Module):
     def advance(self, z: Tensor, state: Any) -> Any:
         """Return the next state, with zoneout: each element stays as it was with probability p."""
         new, p = self.step(z, state), self.zoneout
+        if not isinstance(new, tuple):
+            raise DTypeError(
+                f"{type(self).__name__}: step returned a {type(new).__name__}; expected the next state, such as "
+                f"{self.State.__name__}({', '.join(self.State._fields)})"
+            )
         if not p:
             return new
         fields = zip(state, new, strict=True)
