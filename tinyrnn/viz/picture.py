@@ -32,6 +32,8 @@ DARK = "\n".join(  # what a browser draws an SVG with where the page is dark
             for level, colour in enumerate(DARK_FLOWS)
         ),
         f'.edge [stroke="{INK}"] {{ stroke: #B0B0B0 }} .edge [fill="{INK}"] {{ fill: #B0B0B0 }}',
+        '.node [fill="white"] { fill: #1C1C1C } .kept [stroke="#444444"] { stroke: #D0D0D0 }',  # a beam's tree
+        ".dropped text { fill: #808080 } .dropped [stroke] { stroke: #606060 }",
         "}</style>",
     ]
 )
