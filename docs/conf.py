@@ -148,7 +148,7 @@ def _indented(text: list[str]) -> list[str]:
 
 def _section(block: list[str]) -> list[str]:
     """Return a section as a field: a paragraph, or a list where there is an entry for each name."""
-    name, first = _SECTION.match(block[0]).groups()  # type: ignore[union-attr]
+    name, first = _SECTION.match(block[0]).groups()
     entries: list[tuple[str, list[str]]] = [("", [first])] if first else []
     for line in textwrap.dedent("\n".join(block[1:])).splitlines():
         if m := _ENTRY.match(line):
@@ -297,7 +297,7 @@ def _inline_pictures(app: Sphinx, doctree: nodes.document) -> None:
             image.replace_self(nodes.container("", image.deepcopy(), classes=["picture"]))
             continue
         svg = re.sub(r"<style>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-        points = int(re.search(r'width="(\d+)pt"', svg)[1])  # type: ignore[index]
+        points = int(re.search(r'width="(\d+)pt"', svg)[1])
         size = f'style="width: {1.6 * points:.0f}px; min-width: {1.05 * points:.0f}px"'  # letters of 9 to 14 pixels
         svg = re.sub(r'<svg width="\d+pt" height="\d+pt"', f'<svg role="img" aria-label="a graph" {size}', svg, count=1)
         svg = re.sub(r' id="[^"]*"', "", svg)
