@@ -567,6 +567,13 @@ def test_wrong_arguments(options: Any, error: type[Exception], said: str) -> Non
         tr.draw(nn.RNN(3, 4), x_of(3), **options)
 
 
+def test_what_cannot_be_drawn_is_told() -> None:
+    with pytest.raises(errors.DTypeError, match=r"draw: given str; expected a model and its input, a tensor"):
+        tr.draw("x")
+    with pytest.raises(errors.DTypeError, match=r"given 0 inputs for RNN\(x: .*missing a required argument: 'x'"):
+        tr.draw(nn.RNN(3, 4))
+
+
 def test_a_tensor_takes_no_inputs() -> None:
     with pytest.raises(errors.DTypeError, match="given Tensor and 1 inputs; expected a model before its inputs"):
         tr.draw(tr.tensor(1.0, requires_grad=True) * 2, x_of(3))

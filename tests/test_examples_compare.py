@@ -1,33 +1,21 @@
 """Speech to digits, and the comparison of networks: as their user runs them, and what their figures rest on."""
 
-import importlib
 import os
 import re
 import subprocess
 import sys
 from argparse import Namespace
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinyrnn as tr
+from tests.example_files import EXAMPLES, load_example
 from tinyrnn import data
 from tinyrnn.generate import generate
 
 pytest.importorskip("matplotlib", reason="the examples draw: pip install 'tinyrnn[plot]'")
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def load_example(name):
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(EXAMPLES))
-
 
 speech, versus = map(load_example, ("speech", "versus"))
 

@@ -1,31 +1,19 @@
 """The examples that label, forecast and rewrite sequences: run as their users run them, and what they hold out."""
 
-import importlib
 import itertools
 import os
 import re
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tinyrnn as tr
+from tests.example_files import EXAMPLES, load_example
 from tinyrnn import data
 from tinyrnn.generate import sample
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-def load_example(name):
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(str(EXAMPLES))
-
 
 command, entities, forecast, number_words, tagging = map(
     load_example, ("command", "entities", "forecast", "number_words", "tagging")

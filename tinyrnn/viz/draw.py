@@ -133,13 +133,17 @@ def graph_of(
                 f"draw: given {type(what).__name__} and {len(inputs)} inputs; expected a model before its inputs, or a "
                 "tensor alone"
             )
+        if not isinstance(what, Tensor | tuple | list | dict):
+            raise DTypeError(
+                f"draw: given {type(what).__name__}; expected a model and its input, a tensor, or several in a tuple, "
+                "list or dict, a Graph or a recording"
+            )
         return settled(trace(what, names=names, values=values, gradients=gradients))
     given = [tensor(x) if hasattr(x, "__array__") and not isinstance(x, Tensor) else x for x in inputs]
     random = default_generator.state
     try:
-        with enable_grad(), recording(_input_names(what, given) | dict(names or {}), values, _kept=True) as recorded:
-            result = what(*given)
-        return settled(recorded.finish(result, gradients))
+        with enable_grad(), recording(_input_names(what, given) | dict(names or {}), values) as recorded:
+            return settled(recorded.finish(what(*given), gradients))
     finally:
         default_generator.state = random
 
@@ -147,7 +151,16 @@ def graph_of(
 def _input_names(model: Callable[..., Any], inputs: list[Any]) -> dict[str, Tensor]:
     """Return the tensors of a model's inputs by the names that its `forward` has for them."""
     function = model.forward if isinstance(model, Module) else model
-    names = [p.name for p in inspect.signature(function).parameters.values()]
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        name = type(model).__name__ if isinstance(model, Module) else getattr(function, "__name__", "the function")
+        raise DTypeError(
+            f"draw: given {len(inputs)} inputs for {name}{signature}: {error}; expected them behind the model: "
+            "tr.draw(model, x)"
+        ) from None
+    names = [p.name for p in signature.parameters.values()]
     names += [f"input {k}" for k in range(len(names), len(inputs))]
     return {name: x for given, part in zip(names, inputs, strict=False) for name, x in named_parts(part, given)}
 

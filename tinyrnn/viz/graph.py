@@ -468,11 +468,10 @@ class recording:
     <graph of 2 nodes and 1 edges>
     """
 
-    def __init__(self, names: Mapping[str, Tensor] | None = None, values: bool = False, *, _kept: bool = False) -> None:
+    def __init__(self, names: Mapping[str, Tensor] | None = None, values: bool = False) -> None:
         self._build, self._named = _Builder(names, values), list((names or {}).values())
         self._alive: list[Any] = []
         self._arrays: dict[int, tuple[GraphNode, int]] = {}
-        self._kept = _kept  # until `finish`, which draw() calls
         self.graph = self._build.graph
 
     def __enter__(self) -> recording:
@@ -483,8 +482,7 @@ class recording:
     def __exit__(self, *exc: object) -> None:
         self._mode.__exit__(*exc)
         del self._mode  # which knows us: a cycle
-        if not self._kept:
-            self.finish(())
+        self._let_go()
 
     def _note(self, op: Primitive, operands: tuple[Any, ...], params: dict[str, Any], result: Any) -> None:
         """Add an operation that has just been done."""
@@ -540,7 +538,7 @@ class recording:
             self._build.at[x.node, x.index] = at
 
     def finish(self, y: Any, gradients: bool = False) -> Graph:
-        """Add a node for each tensor of a (nested) result, compute gradients if wanted, and let go of all tensors."""
+        """Add a node for each tensor of a (nested) result, and compute gradients if wanted; inside of the block."""
         results = named_parts(y)
         for name, x in results:
             found, cut = self._found(x, None, None)
@@ -549,10 +547,13 @@ class recording:
             self._build.connect(found, node, "", cut)
         if gradients:
             _add_gradients(self.graph, [x for _, x in results if x.node], self._build.at)
+        return self.graph
+
+    def _let_go(self) -> None:
+        """Forget all tensors; the graph stays."""
         self._build.at.clear()
         self._alive.clear()
         self._arrays.clear()
-        return self.graph
 
 
 def _arrays_in(index: Any) -> list[Any]:
