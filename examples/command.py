@@ -16,6 +16,9 @@ from pathlib import Path
 import tinyrnn as tr
 from tinyrnn.errors import TinyRNNError
 
+if importlib.util.find_spec("matplotlib") is None:  # said here, before an example imports it
+    sys.exit("error: the examples draw with matplotlib, which is not installed: pip install 'tinyrnn[examples]'")
+
 QUICK = 3.0  # seconds of training with --quick
 
 
@@ -41,8 +44,6 @@ def arguments(description: str, seconds: float, *more: tuple[str, type, object, 
     options = parser.parse_args()
     if not options.seconds >= 0:
         parser.error(f"--seconds is {options.seconds:g}; expected 0 or more")
-    if importlib.util.find_spec("matplotlib") is None:
-        parser.error("the picture needs matplotlib: pip install 'tinyrnn[examples]'")
     if options.quick:
         options.seconds = min(options.seconds, QUICK)
     try:
