@@ -271,3 +271,11 @@ def test_a_formula_is_what_the_rule_computes(name):
             expected = rule(ops, g, y, *operands, **params)
             found = computed(formula, g=g, y=y, **dict(zip(op.operands, operands, strict=True)))
             np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=formula)
+
+
+def test_a_variable_that_was_overwritten_is_no_constant():
+    w, h = leaf(3.0), tr.tensor(2.0, dtype="float64")
+    y = w * h
+    h = None
+    assert "  v1 = 2\n  y = w ⊙ v1 = 3 · 2 = 6" in str(tr.explain(y))
+    assert h is None

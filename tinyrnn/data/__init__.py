@@ -18,7 +18,7 @@ is a pair of what goes in and what is to come out, in plain Python and NumPy:
     classes = Vocabulary.of(nationalities)
     sequences, targets = [letters.encode(name) for name in names], classes.encode(nationalities)
     for chosen in buckets([len(s) for s in sequences], batch=64, generator=tr.Generator(seed)):
-        x, lengths = pad([sequences[i] for i in chosen], letters.id(PADDING))  # (T, B), and where each ends
+        x, lengths = pad([sequences[i] for i in chosen], letters.id(PADDING))  # x (T, B)
         loss = tr.cross_entropy(model(x, lengths), targets[chosen])
 
 | set | example |

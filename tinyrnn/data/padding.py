@@ -39,6 +39,15 @@ def pad(sequences: Sequence[npt.ArrayLike], value: float = 0) -> tuple[Array, In
     Raises:
         DataError: no sequences, one that is not an array of numbers with a time axis, shapes that differ beyond it, or
             integers that are to be padded with something else.
+
+    >>> from tinyrnn import data
+    >>> x, lengths = data.pad([[5, 3], [7, 1, 4]])
+    >>> x
+    array([[5, 7],
+           [3, 1],
+           [0, 4]])
+    >>> lengths
+    array([2, 3])
     """
     if len(sequences) == 0:
         raise DataError("pad: there are no sequences; give at least one")
@@ -86,6 +95,12 @@ def mask(lengths: npt.ArrayLike, T: int | None = None) -> npt.NDArray[np.bool_]:
 
     Raises:
         DataError: lengths that are not such integers, or exceed T.
+
+    >>> from tinyrnn import data
+    >>> data.mask([2, 3])
+    array([[ True,  True],
+           [ True,  True],
+           [False,  True]])
     """
     ends = _lengths("mask", lengths)
     longest = int(ends.max())
@@ -111,6 +126,10 @@ def buckets(lengths: npt.ArrayLike, batch: int, generator: Generator | None = No
 
     Raises:
         DataError: lengths that are not such integers, or a batch below 1.
+
+    >>> from tinyrnn import data
+    >>> data.buckets([5, 1, 6, 2], batch=2)
+    [array([1, 3]), array([0, 2])]
     """
     if batch < 1:
         raise DataError(f"buckets: batch is {batch}; it must be at least 1")
@@ -137,6 +156,10 @@ def batches(count: int, batch: int, generator: Generator | None = None) -> list[
 
     Raises:
         DataError: a count or a batch below 1.
+
+    >>> from tinyrnn import data
+    >>> data.batches(5, batch=2)
+    [array([0, 1]), array([2, 3]), array([4])]
     """
     if count < 1 or batch < 1:
         raise DataError(f"batches: count is {count} and batch is {batch}; both must be at least 1")

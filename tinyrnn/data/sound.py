@@ -36,15 +36,12 @@ def log_mel(
 ) -> npt.NDArray[np.float32]:
     """Return the log-mel spectrogram of a sound: how loud it is, in time, in bands of pitch as we hear it.
 
-        X_t[k] = Σ_n w[n] x[tS + n] exp(-2πi kn/N)     frames of N samples, S apart, under a Hann window w
-        y_t[m] = log(Σ_k F[k, m] |X_t[k]|² + 10⁻⁶)     bands of pitch, evenly spaced in mel(f) = 2595 log₁₀(1 + f/700)
+        X_t[k] = Σ_n w[n] x[tS + n] exp(-2πi kn/N)
+        y_t[m] = log(Σ_k F[k, m] |X_t[k]|² + 10⁻⁶)
 
-    F[:, m] is a triangle: 0 at the centre of the band below, 1 at its own, and 0 again at that of the band above.
-
-        >>> sound = np.sin(2 * np.pi * 440 / 8000 * np.arange(8000))  # one second of the note A
-        >>> y = log_mel(sound)
-        >>> y.shape, int(y[50].argmax())
-        ((98, 40), 9)
+    A frame t has N samples, S behind those of the one before, under a Hann window w. The bands m are evenly spaced in
+    mel(f) = 2595 log₁₀(1 + f/700), and F[:, m] is a triangle: 0 at the centre of the band below, 1 at its own, and 0
+    again at that of the band above.
 
     Args:
         samples: (n,) numbers, at least one frame of them.
@@ -60,6 +57,13 @@ def log_mel(
         DataError: samples that are not numbers in one dimension, or shorter than a frame; sizes that are not above 0.
 
     Source: Davis and Mermelstein 1980, "Comparison of parametric representations for monosyllabic word recognition".
+
+    >>> import numpy as np
+    >>> from tinyrnn import data
+    >>> sound = np.sin(2 * np.pi * 440 / 8000 * np.arange(8000))  # a second of the note A
+    >>> y = data.log_mel(sound)
+    >>> y.shape, int(y[50].argmax())
+    ((98, 40), 9)
     """
     x = np.asarray(samples)
     N, S = round(frame * rate), round(hop * rate)

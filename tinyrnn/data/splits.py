@@ -19,15 +19,17 @@ class Split(NamedTuple, Generic[Part]):
         for name, nationality in train:
             ...
 
-    Args:
-        train: what gradients come from.
-        validation: what decides when to stop and which settings to take.
-        test: what is looked at once.
+    >>> from tinyrnn import data
+    >>> data.Split(train=["a", "b", "c"], validation=["d"], test=["e"])
+    Split(train: 3, validation: 1, test: 1)
     """
 
     train: Part
+    """What gradients come from."""
     validation: Part
+    """What decides when to stop and which settings to take."""
     test: Part
+    """What is looked at once."""
 
     def __repr__(self) -> str:
         sizes = (f"{name}: {len(part):,}" for name, part in zip(self._fields, self, strict=True))  # type: ignore[arg-type]
@@ -45,13 +47,6 @@ def split_by_key(
     The distinct keys are put in the order of the SHA-256 of seed and key, and that order is cut. So the parts do not
     depend on the order of the items, and are the same on every machine. Within a part the items keep their order.
 
-        >>> names = [("Anna", "Polish"), ("Anna", "German"), ("Jan", "Polish"), ("Ute", "German")]
-        >>> split = split_by_key(names, key=lambda item: item[0], fractions=(0.4, 0.3, 0.3))
-        >>> split
-        Split(train: 1, validation: 2, test: 1)
-        >>> split.validation
-        [('Anna', 'Polish'), ('Anna', 'German')]
-
     Args:
         items: what to split.
         key: gives the key of an item; keys are compared as text, `str(key(item))`.
@@ -61,6 +56,14 @@ def split_by_key(
     Raises:
         DataError: fractions that are not three, negative or do not add up to 1; too few keys, so that a part would be
             empty.
+
+    >>> from tinyrnn import data
+    >>> names = [("Anna", "Polish"), ("Anna", "German"), ("Jan", "Polish")]
+    >>> parts = data.split_by_key(names, lambda item: item[0], fractions=(0.5, 0.5, 0))
+    >>> parts
+    Split(train: 2, validation: 1, test: 0)
+    >>> parts.train
+    [('Anna', 'Polish'), ('Anna', 'German')]
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
         raise DataError(

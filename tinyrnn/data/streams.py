@@ -35,6 +35,17 @@ class Streams:
 
     Raises:
         DataError: ids of another type or rank, sizes below 1, or a text too short for one window.
+        IndexRangeError: streams[window] of a window that there is not.
+
+    >>> from tinyrnn import data
+    >>> streams = data.Streams(range(14), batch=2, time=3)
+    >>> x, y = streams[0]
+    >>> x  # (T, B): each column is a stream
+    array([[0, 6],
+           [1, 7],
+           [2, 8]])
+    >>> y[-1]
+    array([3, 9])
     """
 
     def __init__(self, ids: npt.ArrayLike, batch: int, time: int) -> None:
@@ -61,7 +72,7 @@ class Streams:
         return (len(self.ids) - 1) // (self.batch * self.time)
 
     def __getitem__(self, window: int) -> tuple[Ids, Ids]:
-        """Return x and y of one window, each an int64 array (T, B)."""
+        """Return x and y of one window, counted from 0, each an int64 array (T, B)."""
         if not 0 <= window < len(self):
             raise IndexRangeError(f"Streams: window {window} is outside 0 ... {len(self) - 1}")
         stream_starts = np.arange(self.batch) * len(self) * self.time
@@ -88,6 +99,11 @@ def split(ids: Ids, held_out: float = 0.05) -> tuple[Ids, Ids]:
 
     Raises:
         DataError: a fraction that leaves one of the parts empty.
+
+    >>> import numpy as np
+    >>> from tinyrnn import data
+    >>> data.split(np.arange(10), held_out=0.2)
+    (array([0, 1, 2, 3, 4, 5, 6, 7]), array([8, 9]))
     """
     size = round(len(ids) * held_out) if 0 < held_out < 1 else 0
     if not 0 < size < len(ids):

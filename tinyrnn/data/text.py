@@ -21,6 +21,15 @@ def read_text(source: str | Path) -> str:
 
     Raises:
         DataError: a file that is missing, unreadable, not UTF-8 or empty; a data set that is not fetched.
+
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> from tinyrnn import data
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "two_lines.txt")
+    ...     _ = file.write_bytes(b"as Windows\r\nends them")
+    ...     data.read_text(file)
+    'as Windows\nends them'
     """
     if source == "numpy-docs":
         return numpy_docs()
@@ -38,6 +47,11 @@ def numpy_docs() -> str:
     The text depends on which NumPy is installed, so quote its `sha256` beside a result.
 
     Source: the NumPy developers, BSD-3-Clause.
+
+    >>> from tinyrnn import data
+    >>> text = data.numpy_docs()
+    >>> len(text) > 1_000_000, text.isascii()
+    (True, True)
     """
     package = path("numpy-docs")
     files = [file for file in package.rglob("*.py") if "tests" not in file.relative_to(package).parts]
@@ -48,7 +62,12 @@ def numpy_docs() -> str:
 
 
 def sha256(text: str) -> str:
-    """Return the SHA-256 of a text's UTF-8 bytes in hexadecimal, to say exactly which text a result is of."""
+    """Return the SHA-256 of a text's UTF-8 bytes in hexadecimal, to say exactly which text a result is of.
+
+    >>> from tinyrnn import data
+    >>> data.sha256("hello")
+    '2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824'
+    """
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
@@ -62,7 +81,7 @@ def _read_file(file: Path) -> str:
         names = "numpy-docs, shakespeare and tunes"
         raise DataError(f"there is no file {file}; give a file's path or one of the names {names}") from None
     except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+        raise DataError(f"cannot read {file}: {error.strerror}; give a file that you may read") from error
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -10,8 +10,16 @@ import numpy.typing as npt
 
 from tinyrnn.errors import DataError
 
-PADDING, UNKNOWN, BEGIN, END = "<padding>", "<unknown>", "<begin>", "<end>"
+PADDING = "<padding>"
+"""What fills the shorter sequences of a batch up: `pad(sequences, vocabulary.id(PADDING))`."""
+UNKNOWN = "<unknown>"
+"""What stands for every symbol that a vocabulary does not have."""
+BEGIN = "<begin>"
+"""What stands before a sequence that is to be written: the first thing that a decoder reads."""
+END = "<end>"
+"""What stands behind a sequence that is to be written: where a decoder stops."""
 SPECIAL = (PADDING, UNKNOWN, BEGIN, END)
+"""The four special symbols; `Vocabulary.of(symbols, special=SPECIAL)` gives them the ids 0 to 3."""
 
 
 class Vocabulary:
@@ -23,16 +31,7 @@ class Vocabulary:
 
     Words come as lists of them, or as text to be split at spaces. Four special symbols have a meaning where they are
     among the symbols: `UNKNOWN` stands for every symbol that is not, `BEGIN` and `END` enclose a sequence that is to be
-    written, and `PADDING` fills batches up (`data.pad(sequences, vocabulary.id(PADDING))`):
-
-        >>> sentences = [("the", "cat", "sat"), ("the", "dog")]
-        >>> words = Vocabulary.of((word for sentence in sentences for word in sentence), special=SPECIAL)
-        >>> words.symbols
-        ('<padding>', '<unknown>', '<begin>', '<end>', 'cat', 'dog', 'sat', 'the')
-        >>> words.encode("the bird sat", end=True)
-        array([7, 1, 6, 3])
-        >>> words.decode([2, 7, 4, 6, 3, 0, 0])
-        'the cat sat'
+    written, and `PADDING` fills batches up.
 
     Args:
         symbols: the symbols in the order of their ids, each once. A vocabulary is restored from the `symbols` of the
@@ -42,6 +41,16 @@ class Vocabulary:
 
     Raises:
         DataError: no symbols, one that is no text or empty, or one that occurs twice.
+
+    >>> from tinyrnn import data
+    >>> sentences = ["the cat sat", "the dog"]
+    >>> words = data.Vocabulary.of(" ".join(sentences).split(), special=data.SPECIAL)
+    >>> words.symbols
+    ('<padding>', '<unknown>', '<begin>', '<end>', 'cat', 'dog', 'sat', 'the')
+    >>> words.encode("the bird sat", end=True)
+    array([7, 1, 6, 3])
+    >>> words.decode([2, 7, 4, 6, 3, 0, 0])
+    'the cat sat'
     """
 
     def __init__(self, symbols: Iterable[str], separator: str | None = None) -> None:

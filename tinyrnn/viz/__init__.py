@@ -1,4 +1,11 @@
-"""Pictures: graphs of computations, where gradients go in time, and plots of what a recurrent network does."""
+"""Pictures: graphs of computations, where gradients go in time, and plots of what a recurrent network does.
+
+    tr.draw(model, x).save("model.svg")
+    tr.viz.plot_loss(steps, losses).figure.savefig("loss.png")
+
+Graphviz draws graphs; a notebook shows them as they are. Matplotlib draws plots, into an Axes, which is returned; a
+notebook shows them too, and elsewhere plt.show() does.
+"""
 
 from tinyrnn.viz.beam import draw_beam
 from tinyrnn.viz.draw import draw

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from tinyrnn.errors import IndexRangeError
 from tinyrnn.generate import Beam
+from tinyrnn.viz.dot import BLUE, CHARCOAL, FONT, GREY
 from tinyrnn.viz.picture import Drawing
 
-FOUND, KEPT, DROPPED = "#0072B2", "#444444", "#AAAAAA"  # blue of Okabe & Ito 2008, and greys
-FONT = "Helvetica,Arial,sans-serif"
+FOUND, KEPT, DROPPED = BLUE, CHARCOAL, "#AAAAAA"
 LEGEND = "thick blue: the best;  dark: kept;  pale: dropped;  double: finished.  On an edge log P(symbol | before it), "
 LEGEND += "in a box the sum, in nats"
 
@@ -27,6 +27,16 @@ def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Draw
 
     Returns: a Drawing, which shows itself in a notebook; .digraph is what is drawn.
     Raises: ValueError for a beam without a tree; IndexRangeError for too few names.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import beam_search
+    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])  # p[a, b]
+    >>> def model(x, state):
+    ...     return tr.log(p[x]), state
+    >>> (beam,) = beam_search(model, [[0]], length=9, width=2, stop=0, tree=2)
+    >>> drawing = tr.viz.draw_beam(beam, ["end", "one", "two"])
+    >>> drawing.digraph.source.count("->")  # symbols that were weighed
+    6
     """
     import graphviz
 
@@ -36,12 +46,10 @@ def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Draw
     largest = max(node.symbol for node in tree)
     if largest >= len(symbols):
         raise IndexRangeError(
-            f"draw_beam: the tree has symbol {largest} and there are {len(symbols)} names for symbols"
+            f"draw_beam: the tree has symbol {largest} and there are {len(symbols)} names; give {largest + 1}"
         )
     drawing = graphviz.Digraph("beam", graph_attr={"rankdir": direction, "ordering": "out", "bgcolor": "transparent"})
-    drawing.attr(
-        "graph", label=LEGEND, fontname=FONT, fontsize="9", fontcolor="#777777", nodesep="0.08", ranksep="0.35"
-    )
+    drawing.attr("graph", label=LEGEND, fontname=FONT, fontsize="9", fontcolor=GREY, nodesep="0.08", ranksep="0.35")
     drawing.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT, fontsize="11")
     drawing.attr("node", margin="0.08,0.03", height="0.3", width="0.3")
     drawing.attr("edge", fontname=FONT, fontsize="9", arrowsize="0.5")

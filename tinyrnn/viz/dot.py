@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import graphviz
 
 FONT = "Helvetica,Arial,sans-serif"
-BLUE, ORANGE, GREEN, VERMILION, GREY, INK = "#0072B2", "#B87400", "#007A5A", "#D55E00", "#777777", "#222222"
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#B87400", "#007A5A", "#D55E00"
+GREY, CHARCOAL, INK = "#777777", "#444444", "#222222"
 
 
 class Look(NamedTuple):
@@ -36,7 +37,7 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "operation": Look("box", "rounded,filled", "#FFFFFF", "#444444", "#26282C", "#9A9A9A", "operation"),
+    "operation": Look("box", "rounded,filled", "#FFFFFF", CHARCOAL, "#26282C", "#9A9A9A", "operation"),
     "back": Look("box", "rounded,filled", "#FBE4D8", VERMILION, "#4A2818", "#F08A4B", "operation of a backward pass"),
     "parameter": Look("box", "filled", "#FCE9C8", ORANGE, "#4A3A14", "#E0A53A", "parameter: learned, drawn once"),
     "input": Look("box", "rounded,filled", "#DCEBF7", BLUE, "#123A57", "#56B4E9", "input"),

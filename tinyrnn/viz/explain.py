@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -81,17 +81,17 @@ def explain(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Explanation
     Args:
         y: the result of up to 60 operations and leaves; for more, `tr.draw` is better.
         names: what tensors are called, as {"W_h": cell.W_h}. Those that are variables where `explain` is called have
-            that name, parameters of modules their own, and all others v1, v2, …
+            that name, parameters of modules their own, other leaves "input", and all else v1, v2, …
 
     Returns: an Explanation; print it, or have a notebook show it. Nothing is changed, the graph can still be used.
-    Raises: ShapeError if y is no single number; GraphError if it remembers nothing, its graph is too large or has been
-        used up, or the values of a tensor are needed that has been let go.
+    Raises: DTypeError if y is no tensor; ShapeError if it is no single number; GraphError if it remembers nothing, its
+        graph is too large or has been used up, or the values of a tensor are needed that has been let go.
     Source: Wengert 1964, "A Simple Automatic Derivative Evaluation Program" (the list of results v1, v2, …).
 
     >>> import tinyrnn as tr
     >>> w, b = tr.tensor(-3.0, requires_grad=True), tr.tensor(7.0, requires_grad=True)
     >>> y = tr.tanh(2 * w + b)
-    >>> print(explain(y))
+    >>> print(tr.explain(y))
     y from 2 leaves, by 3 operations
     <BLANKLINE>
     forward
@@ -126,14 +126,21 @@ def explain(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Explanation
             f"explain: the graph has {count:,} operations and leaves, and a text of more than {MOST_NODES} is not "
             "read; explain the same with fewer time steps or layers, or look at a picture: tr.draw(y)"
         )
-    return _Chain(trace(y, names=known, values=True), name).explained()
+    return _Chain(trace(y, names=known, values=True), name, known).explained()
 
 
 @dataclass
 class Explanation:
     """The chain rule of a graph: a text, which `print` and a notebook show.
 
-    Fields: text; gradients, ∂y/∂x of each leaf x by its name, as NumPy arrays.
+    Fields:
+        text: all of it.
+        gradients: ∂y/∂x of each leaf x by its name, in NumPy.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.tensor([1.0, 2.0], requires_grad=True)
+    >>> tr.explain(tr.sum(w * w)).gradients["w"]
+    array([2., 4.], dtype=float32)
     """
 
     text: str
@@ -169,8 +176,8 @@ class _Use:
 class _Chain:
     """A traced graph, walked back through once more, and told line by line; `y` is the name of its result."""
 
-    def __init__(self, graph: Graph, y: str) -> None:
-        self.graph, self.y, self.lines = graph, y, list[str]()
+    def __init__(self, graph: Graph, y: str, known: Collection[str]) -> None:
+        self.graph, self.y, self.known, self.lines = graph, y, known, list[str]()
         self.operands = _operands(graph)
         self.ops = ArrayOps(backends.get("numpy"))
         self.made: dict[GraphNode, Node] = {}
@@ -255,7 +262,7 @@ class _Chain:
         taken, count = set[str](), 0
         for node in self.graph.nodes:
             for k, y in enumerate(node.outputs):
-                name = y.name or (node.name if node.kind != "operation" else self._part(node, k, names))
+                name = y.name or (self._part(node, k, names) if node.kind == "operation" else self._given(node))
                 if not name:
                     count += 1
                     name = f"v{count}"
@@ -264,6 +271,10 @@ class _Chain:
                 names[node, k] = name
                 taken.add(name)
         return names
+
+    def _given(self, node: GraphNode) -> str:
+        """Return the name of a leaf; of a tensor that needs no gradient, only if it is still a variable."""
+        return "" if node.kind == "constant" and node.name not in self.known else node.name
 
     def _part(self, node: GraphNode, k: int, names: dict[tuple[GraphNode, int], str]) -> str:
         """Return the name of a step of a sequence, z[1], or of a gate at that step, i_1; of nothing else."""

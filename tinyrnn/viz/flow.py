@@ -61,8 +61,9 @@ def gradient_flow(
         Pascanu, Mikolov & Bengio 2013, "On the Difficulty of Training Recurrent Neural Networks".
 
     >>> import tinyrnn as tr
-    >>> x = tr.randn(6, 2, 3)
-    >>> flow = gradient_flow(tr.nn.RNN(3, 4), (x, None), lambda out, y: tr.sum(out**2, axis=-1))
+    >>> def squares(out, y):
+    ...     return tr.sum(out**2, axis=-1)
+    >>> flow = tr.gradient_flow(tr.nn.RNN(3, 4), (tr.randn(6, 2, 3), None), squares)
     >>> flow.norms.shape, bool(flow.norms[5, 0] < flow.norms[5, 5])
     ((6, 6), True)
     """
@@ -94,13 +95,22 @@ class LayerFlow:
     """How gradients flow through one cell: one layer, in one direction.
 
     Fields:
-        name: the cell's dotted name in the model; T: the number of losses; at: those t that were followed.
-        times (K,): the position in the sequence of each step k, which for a backward direction falls: k counts the
+        name: the cell's dotted name in the model.
+        T: the number of losses.
+        at: those t that were followed.
+        times: (K,), the position in the sequence of each step k, which for a backward direction falls: k counts the
             steps in the order in which the cell takes them.
         gradients: by field of the state (h; h and c for an LSTM), ‖∂L_t/∂field_k‖ of each sequence, a row for each t in
             `at`: (len(at), K, B). The fields count as independent: ∂L_t/∂c_k leaves out that h_k is made of c_k.
         taken: what each step was given, with ∂L/∂field_k, for what is computed when it is first asked for;
             L = Σ_t L_t over `at`, averaged over the batch if the losses are (T, B).
+
+    >>> import tinyrnn as tr
+    >>> def squares(out, y):
+    ...     return tr.sum(out**2, axis=-1)
+    >>> layer = tr.gradient_flow(tr.nn.LSTM(3, 4), (tr.randn(6, 2, 3), None), squares).only
+    >>> layer.norms_of("c").shape, layer.weight_shares.shape, layer.jacobian_norms.shape
+    ((6, 6), (6,), (6,))
     """
 
     name: str
@@ -121,7 +131,10 @@ class LayerFlow:
         return self._whole(next(iter(self.gradients.values())))
 
     def norms_of(self, name: str) -> Floats:
-        """Return `norms` for a field of the state, such as an LSTM's "c"."""
+        """Return `norms` for a field of the state, such as an LSTM's "c".
+
+        Raises: IndexRangeError for a name that no field has.
+        """
         if name not in self.gradients:
             raise IndexRangeError(
                 f"gradient flow of {self.name}: no field {name!r}; the state has {', '.join(self.gradients)}"
@@ -186,7 +199,22 @@ class GradientFlow:
     """What `gradient_flow` found, by the dotted name of the cell: flow["lstm.cells.0"], or flow.layers.
 
     Where there is one cell only, its `norms`, `per_sample`, `weight_shares` and `jacobian_norms` are the flow's too.
-    `losses` are those that were followed, (T,) or (T, B).
+
+    Fields:
+        layers: what was measured in each cell, a LayerFlow by its name.
+        losses: what loss_fn returned, (T,) or (T, B).
+
+    Raises: IndexRangeError for a name that no cell has, or if there are several and none is named.
+
+    >>> import tinyrnn as tr
+    >>> def squares(out, y):
+    ...     return tr.sum(out**2, axis=-1)
+    >>> model = tr.nn.LSTM(3, 4, num_layers=2)
+    >>> flow = tr.gradient_flow(model, (tr.randn(6, 2, 3), None), squares)
+    >>> list(flow.layers)
+    ['cells.0', 'cells.1']
+    >>> flow["cells.1"].norms.shape
+    (6, 6)
     """
 
     layers: dict[str, LayerFlow]

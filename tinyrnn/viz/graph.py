@@ -35,11 +35,21 @@ class Place:
 
     Fields:
         kind: "module", "loop" or "step".
-        name: the module's attribute name, as in "lstm" or "cells.0"; title: its type, or what kind of loop it is.
-        about: what the module's repr says of it; parameters: how many numbers it learns.
-        gates: the names of a cell's gates. owns: whether it has parameters itself, not in parts of it alone.
+        name: the module's attribute name, as in "lstm" or "cells.0".
+        title: the module's type.
+        about: what the module's repr says of it.
+        parameters: how many numbers the module learns.
+        gates: the names of a cell's gates.
+        owns: whether the module has parameters itself, not in parts of it alone.
         steps: for steps, which ones: one t where time is unrolled, all that are alike where it is rolled. For a loop,
             all of them.
+
+    >>> import tinyrnn as tr
+    >>> h = tr.tensor(0.5, requires_grad=True)
+    >>> for t in tr.steps(3):
+    ...     h = tr.tanh(h)
+    >>> [(place.kind, place.steps) for place in tr.trace(h).nodes[-1].place]
+    [('loop', [0, 1, 2]), ('step', [2])]
     """
 
     kind: str
@@ -83,12 +93,21 @@ class GraphNode:
             "output" for a result with a name, "module" or "step" for one that stands for all inside of it, "gap" for
             what a picture leaves out.
         name: the primitive's name, the parameter's or the input's.
-        place: the boxes around it, outermost first. outputs: the tensors it made, or is.
-        params: the parameters of the operation; numbers: its operands that are plain numbers, by name.
+        place: the boxes around it, outermost first.
+        outputs: the tensors it made, or is.
+        params: the parameters of the operation.
+        numbers: its operands that are plain numbers, by name.
         source: the file, line and text of the code behind it, where it was recorded.
         count: how many nodes it stands for, in a graph that was rolled or summarised.
-        about: what else there is to say. result: whether it is what was asked to be drawn. back: whether it is part of
-            a backward pass.
+        about: what else there is to say.
+        result: whether it is what was asked to be drawn.
+        back: whether it is part of a backward pass.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor([1.0, 2.0], requires_grad=True)
+    >>> node = tr.trace(x * 2).nodes[-1]
+    >>> node, node.numbers
+    (<operation multiply float32[2]>, {'b': 2})
     """
 
     kind: str
@@ -118,12 +137,19 @@ class GraphEdge:
     """The way of a tensor from where it is made to where it is used.
 
     Fields:
-        source, output: the node and which of its outputs. target, operand: the node and the name of its operand.
-        delay: how many steps of a loop lie between, in a rolled graph. cut: whether no gradient flows back, since the
-            tensor was detached. times: how many edges it stands for.
+        source, output: the node where it is made, and which of its outputs.
+        target, operand: the node where it is used, and the name of its operand.
+        delay: how many steps of a loop lie between, in a rolled graph.
+        cut: whether no gradient flows back, since the tensor was detached.
+        times: how many edges it stands for.
         gradient: the norm of the gradient that flows back along it, where gradients were asked for.
         label: what a picture writes beside it.
         parts: the edges that it stands for, in a graph that was rolled or summarised; none if it is one itself.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> tr.trace(x * x, names={"x": x}).edges
+    [<edge x -> multiply.a>, <edge x -> multiply.b>]
     """
 
     source: GraphNode
@@ -143,7 +169,19 @@ class GraphEdge:
 
 @dataclass(eq=False, slots=True)
 class Graph:
-    """Nodes, each after those that it depends on, and edges. `notes` says what a picture should say in words."""
+    """A computation as data: what `trace` returns and `recording` fills, and `draw` draws.
+
+    Fields:
+        nodes: operations and what they began with, each after those that it depends on.
+        edges: the ways of tensors between them.
+        notes: what a picture should say in words.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> graph = tr.trace(x * x, names={"x": x})
+    >>> graph, graph.nodes
+    (<graph of 2 nodes and 2 edges>, [<input x float32[]>, <operation multiply float32[]>])
+    """
 
     nodes: list[GraphNode] = field(default_factory=list)
     edges: list[GraphEdge] = field(default_factory=list)
@@ -284,9 +322,9 @@ def trace(y: Any, *, names: Mapping[str, Tensor] | None = None, values: bool = F
 
     Raises: GraphError if nothing was recorded, or backward() has used the graph up; DTypeError for what is no tensor.
 
-    >>> from tinyrnn import tensor
-    >>> x = tensor(3.0, requires_grad=True)
-    >>> [node.name for node in trace(x * x + 1, names={"x": x}).nodes]
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> [node.name for node in tr.trace(x * x + 1, names={"x": x}).nodes]
     ['x', 'multiply', 'add']
     """
     roots = _results("trace", y)
@@ -458,14 +496,18 @@ class recording:
     tensor was cut off from its history. Fused functions run primitive by primitive meanwhile. All results are kept
     alive until the block ends; it is local to the thread or task.
 
-    Args: names, what tensors that no operation made are called, as {"x": x}; values, keep the values of all tensors.
-    Attributes: graph.
+    Args:
+        names: what tensors that no operation made are called, as {"x": x}.
+        values: keep the values of all tensors.
 
-    >>> from tinyrnn import tensor
-    >>> with recording() as recorded:
-    ...     y = tensor([1.0, 2.0]) * 2
-    >>> recorded.graph
-    <graph of 2 nodes and 1 edges>
+    Attributes: graph, a `Graph`.
+    Raises: DTypeError for a name of something that is no tensor.
+
+    >>> import tinyrnn as tr
+    >>> with tr.recording() as recorded:
+    ...     y = tr.tensor([1.0, 2.0]) * 2
+    >>> recorded.graph.nodes
+    [<input input float32[2]>, <operation multiply float32[2]>]
     """
 
     def __init__(self, names: Mapping[str, Tensor] | None = None, values: bool = False) -> None:

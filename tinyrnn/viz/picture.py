@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyrnn.errors import RenderError
-from tinyrnn.viz.dot import DARK_FLOWS, FLOWS, INK, LOOKS
+from tinyrnn.viz.dot import CHARCOAL, DARK_FLOWS, FLOWS, INK, LOOKS
 from tinyrnn.viz.graph import Graph
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ DARK = "\n".join(  # what a browser draws an SVG with where the page is dark
             for level, colour in enumerate(DARK_FLOWS)
         ),
         f'.edge [stroke="{INK}"] {{ stroke: #B0B0B0 }} .edge [fill="{INK}"] {{ fill: #B0B0B0 }}',
-        '.node [fill="white"] { fill: #1C1C1C } .kept [stroke="#444444"] { stroke: #D0D0D0 }',  # a beam's tree
+        f'.node [fill="white"] {{ fill: #1C1C1C }} .kept [stroke="{CHARCOAL}"] {{ stroke: #D0D0D0 }}',  # a beam's tree
         ".dropped text { fill: #808080 } .dropped [stroke] { stroke: #606060 }",
         "}</style>",
     ]
@@ -47,8 +47,15 @@ HINT = (
 class Drawing:
     """What Graphviz draws: it shows itself in a notebook, and saves itself to a file.
 
-    Args: digraph, a `graphviz.Digraph`, which may be restyled: drawing.digraph.attr("node", fontname="serif"); in_time,
-        whether everything in it has its place.
+    Args:
+        digraph: a `graphviz.Digraph`, which may be restyled: `drawing.digraph.attr("node", fontname="serif")`.
+        in_time: whether everything in it has its place already.
+
+    >>> import tinyrnn as tr
+    >>> from graphviz import Digraph
+    >>> drawing = tr.viz.Drawing(Digraph(body=["h -> h"]))
+    >>> drawing.kinds  # drawing.save("loop.svg") writes one
+    ('svg', 'png', 'pdf', 'dot')
     """
 
     kinds: tuple[str, ...] = ("svg", "png", "pdf", "dot")
@@ -116,12 +123,21 @@ class Drawing:
 class Picture(Drawing):
     """A graph as a picture: what `draw` returns.
 
-    Attributes:
-        graph: what is drawn, as data: rolled if the picture is, and with as much detail.
-        digraph: the same as a `graphviz.Digraph`, which may be restyled.
-
     `save` writes .html too, one page that opens offline: it has all views and details, and nothing of what was done to
     `digraph`.
+
+    Args:
+        graph: what is drawn, as data: rolled if the picture is, and with as much detail.
+        digraph: the same as a `graphviz.Digraph`, which may be restyled.
+        in_time: whether everything in it has its place already.
+        make_page: makes the text of the page when it is asked for.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> picture = tr.draw(x * x)
+    >>> picture.graph
+    <graph of 2 nodes and 2 edges>
+    >>> picture.digraph.attr("node", fontname="serif")
     """
 
     kinds = ("svg", "png", "pdf", "dot", "html")

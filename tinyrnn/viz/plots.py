@@ -38,9 +38,21 @@ def plot_gradient_flow(
     L_t comes before h_k, or was not asked for. A gradient of 0 has the darkest colour.
 
     Args:
-        flow: what `gradient_flow` returned; layer, the name of the cell, where there are several.
+        flow: what `gradient_flow` returned.
+        layer: the name of the cell, where there are several.
         limits: log₁₀ of what the darkest and the brightest colour stand for, to compare pictures; if left out, as far
             as the norms reach, but no more than 16 decades.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
+
+    Raises: IndexRangeError for a layer that there is not, or if there are several and none is named.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> def squares(out, y):
+    ...     return tr.sum(out**2, axis=-1)
+    >>> flow = tr.gradient_flow(tr.nn.RNN(3, 4), (tr.randn(6, 2, 3), None), squares)
+    >>> tr.viz.plot_gradient_flow(flow, ax=Figure().subplots()).get_title()
+    'Gradient flow, cells.0'
     """
     found = flow if isinstance(flow, LayerFlow) else flow.only if layer is None else flow[layer]
     norms = found.norms
@@ -71,11 +83,13 @@ def plot_activations(
     """Draw a text with each character on the colour of a value: a gate's, or a neuron's, while that character was read.
 
     Args:
-        text: T characters; values: (T,), in the same order.
+        text: T characters.
+        values: (T,), in the same order.
         name: what the values are, for the colour bar.
         width: characters in a line; a line break in the text is shown as ↵ and ends its line.
         limits: the values of the first and the last colour; ±1 (orange, white, violet) if any value is negative, else 0
             and 1, or as far as the values reach beyond.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
 
     The gates of an LSTM are those of its equation, step by step:
 
@@ -86,6 +100,13 @@ def plot_activations(
 
     Raises: ShapeError if there is not one value for each character.
     Source: Karpathy, Johnson & Fei-Fei 2015, "Visualizing and Understanding Recurrent Networks".
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> forget = [0.9, 0.1, 0.8]
+    >>> ax = tr.viz.plot_activations("a b", forget, ax=Figure().subplots())
+    >>> [letter.get_text() for letter in ax.texts]
+    ['a', ' ', 'b']
     """
     x = _numbers(values)
     if x.shape != (len(text),):
@@ -117,8 +138,18 @@ def plot_activations(
 def plot_hidden(h: Any, name: str = "h", ax: Axes = None) -> Axes:
     """Draw a hidden state over time: a row for each unit, a column for each step.
 
-    Args: h, (T, H), such as out[:, 0] of a layer; name, what it is.
+    Args:
+        h: (T, H), such as out[:, 0] of a layer.
+        name: what it is.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
+
     Raises: ShapeError for another shape.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> out, state = tr.nn.RNN(3, 4)(tr.randn(6, 2, 3))
+    >>> tr.viz.plot_hidden(out[:, 0], ax=Figure().subplots()).get_title()
+    'h over time'
     """
     x = _numbers(h)
     if x.ndim != 2:
@@ -136,8 +167,20 @@ def plot_attention(
 ) -> Axes:
     """Draw where each query looks: a row for each query, a column for each key, and its weight as colour.
 
-    Args: weights, (Tq, Tk), such as weights[:, :, b] of nn.Attention; rows and columns, names of queries and keys.
+    Args:
+        weights: (Tq, Tk), such as weights[:, :, b] of nn.Attention.
+        rows: names of the queries.
+        columns: names of the keys.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
+
     Raises: ShapeError for another shape, or names that are not one for each.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> weights, words = [[0.9, 0.1], [0.2, 0.8]], ["the", "cat"]
+    >>> ax = tr.viz.plot_attention(weights, columns=words, ax=Figure().subplots())
+    >>> [label.get_text() for label in ax.get_xticklabels()]
+    ['the', 'cat']
     """
     w = _numbers(weights)
     if w.ndim != 2:
@@ -169,11 +212,20 @@ def plot_distribution(
     """Draw the probabilities of the next character, before and after temperature, top-k and top-p.
 
     Args:
-        logits: (V,); symbols, V names.
+        logits: (V,).
+        symbols: V names.
         temperature, top_k, top_p: as for `generate.next_distribution`, which computes both.
         most: how many of the likeliest symbols are shown.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
 
     Raises: ShapeError if there is not one symbol for each logit; what `next_distribution` raises.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> logits = [2.0, 1.0, 0.0]
+    >>> ax = tr.viz.plot_distribution(logits, "abc", top_k=2, ax=Figure().subplots())
+    >>> ax.get_title()
+    'Next symbol: 2 of 3 symbols can be drawn'
     """
     logits = logits if isinstance(logits, Tensor) else tensor(np.asarray(logits, np.float64))
     if logits.shape != (len(symbols),):
@@ -187,8 +239,11 @@ def plot_distribution(
     ax = _axes(ax, (max(4.8, 0.3 * len(order) + 1.6), 3.6))
     rule = [f"temperature {temperature:g}"] if temperature != 1 else []
     rule += [f"{name} {value:g}" for name, value in (("top-k", top_k), ("top-p", top_p)) if value is not None]
-    ax.bar(place - 0.21, before[order], 0.42, color=GREY, label="model")
-    ax.bar(place + 0.21, after[order], 0.42, color=BLUE, label=", ".join(rule) or "unchanged")
+    if rule:
+        ax.bar(place - 0.21, before[order], 0.42, color=GREY, label="model")
+        ax.bar(place + 0.21, after[order], 0.42, color=BLUE, label=", ".join(rule))
+    else:  # both would be the same
+        ax.bar(place, before[order], 0.84, color=GREY, label="model")
     ax.set_xticks(place, [_shown(symbols[i]) for i in order], family="monospace")
     rest = len(symbols) - len(order)
     kept = f"{int((after > 0).sum())} of {len(symbols)} symbols can be drawn"
@@ -201,7 +256,16 @@ def plot_distribution(
 def plot_padding(lengths: Any, ax: Axes = None) -> Axes:
     """Draw a padded batch: a row for each sequence, filled as long as it is, hatched where padding follows.
 
-    Args: lengths, (B,), as `data.pad` returns them.
+    Args:
+        lengths: (B,), as `data.pad` returns them.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
+
+    Raises: ShapeError for another shape.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> tr.viz.plot_padding([4, 2, 3], ax=Figure().subplots()).get_title()
+    'Padded batch, T=4, B=3: 25% is padding'
     """
     n = _numbers(lengths)
     if n.ndim != 1 or not n.size:
@@ -223,9 +287,21 @@ def plot_loss(
 ) -> Axes:
     """Draw the loss over the steps of training.
 
-    Args: steps and losses, as long as each other; held_out, the same pair for text that is not learned from; unit, of
-        the loss.
+    Args:
+        steps: (n,), when each loss was measured.
+        losses: (n,).
+        held_out: the same pair for data that is not learned from.
+        unit: that of the loss.
+        ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
+
     Raises: ShapeError for steps and losses of different lengths.
+
+    >>> import tinyrnn as tr
+    >>> from matplotlib.figure import Figure
+    >>> steps, losses, held_out = [1, 2, 3], [4.0, 2.5, 2.0], ([1, 3], [4.1, 2.6])
+    >>> ax = tr.viz.plot_loss(steps, losses, held_out, ax=Figure().subplots())
+    >>> ax.get_legend_handles_labels()[1]
+    ['training', 'held out']
     """
     given = {"training": (steps, losses)} | ({} if held_out is None else {"held out": held_out})
     curves = {name: (_numbers(x), _numbers(y)) for name, (x, y) in given.items()}
