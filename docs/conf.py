@@ -42,7 +42,7 @@ author = "The tinyrnn developers"
 copyright = author
 release = tinyrnn.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.linkcode", "sphinx_copybutton"]
-exclude_patterns = ["decisions.md", "exercises"]
+exclude_patterns = ["decisions.md"]
 html_theme = "furo"
 html_title = "tinyrnn"
 html_static_path = ["_static"]
@@ -82,6 +82,8 @@ _profile.mkdir()
     'c.InlineBackend.figure_formats = {"svg"}\n'
     'c.InteractiveShell.xmode = "Minimal"  # an error is its message\n'
     "c.IPKernelApp.log_level = 40\n"
+    # MyST joins pieces of output as lines, so a line that was sent in two pieces would be broken
+    'c.IPKernelApp.exec_lines = ["import sys; sys.stdout.flush_interval = 60"]\n'
 )
 
 
@@ -94,6 +96,7 @@ def _math(writer: Any, node: nodes.Element, display: str) -> None:
     made = re.sub(r"(<mi>(?:log|max)</mi>)(?!<mo)", r'\1<mspace width="0.17em"/>', made)  # log V, not logV
     made = made.replace("<mo>&#x02016;</mo>", '<mo stretchy="false">&#x02016;</mo>')
     made = re.sub(r"<mo>(/|&#x0002F;|∂|&#x02202;)</mo>", r'<mo lspace="0" rspace="0">\1</mo>', made)
+    made = made.replace("<mo>&#x0007C;</mo>", '<mo stretchy="false" lspace="0" rspace="0">&#x0007C;</mo>')  # |x|
     writer.body.append(f'<div class="equation">{made}</div>' if display == "block" else made)
     raise nodes.SkipNode
 

@@ -965,7 +965,15 @@ def test_a_primitive_can_be_defined_again_but_not_a_built_in(own):
 
 
 WRONG_ANSWERS = {
-    "reads what it did not save": ((lambda ops, gy, y, x: gy * x,), ("",), r"gradient of wrong\(float64\[2\]\)"),
+    "reads what it did not save": ((lambda ops, gy, y, x: gy * x,), ("",), r"gradient of wrong\(float64\[2\]\).*saves"),
+    "a number less what it did not save": ((lambda ops, gy, y, x: 1 - x,), ("",), r"wrong\(float64\[2\]\).*saves"),
+    "a function of what it did not save": ((lambda ops, gy, y, x: ops.abs(x),), ("",), r"wrong\(float64\[2\]\).*saves"),
+    "a part of what it did not save": ((lambda ops, gy, y, x: gy * x[0],), ("",), r"wrong\(float64\[2\]\).*saves"),
+    "a comparison with what it did not save": (
+        (lambda ops, gy, y, x: gy if x > 0 else -gy,),
+        ("",),
+        r"gradient of wrong\(float64\[2\]\).*saves",
+    ),
     "a mask that it did not save": (
         (lambda ops, gy, y, x: ops.where(x, gy, 0.0),),
         ("",),
@@ -1050,3 +1058,9 @@ def test_gradcheck_leaves_its_inputs_as_they_were(backend):
 def test_gradcheck_refuses_inputs_that_it_cannot_check(inputs, error, message):
     with pytest.raises(error, match=message):
         tr.gradcheck(lambda *xs: xs[0] * 2, inputs())
+
+
+def test_gradcheck_tells_that_several_inputs_are_one_list():
+    a, b = tr.ones(2, dtype="float64", requires_grad=True), tr.ones(2, dtype="float64", requires_grad=True)
+    with pytest.raises(DTypeError, match=r"order is a Tensor; expected an int: .* gradcheck\(f, \[a, b\]\)"):
+        tr.gradcheck(lambda a, b: a * b, a, b)

@@ -513,3 +513,17 @@ def test_errors_are_also_the_built_in_ones() -> None:
     for ours, builtin in ((ShapeError, ValueError), (DTypeError, TypeError), (IndexRangeError, IndexError)):
         assert issubclass(ours, TinyRNNError)
         assert issubclass(ours, builtin)
+
+
+@pytest.mark.parametrize("make", [tr.randn, tr.uniform])
+def test_random_numbers_are_not_cut_to_integers(make):
+    with pytest.raises(tr.errors.DTypeError, match="dtype is int64; expected float32 or float64"):
+        make(3, dtype="int64")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: x.reshape(2.5), lambda x: x.reshape("a", 3), lambda x: x.transpose(0.5, 1)]
+)
+def test_shapes_and_axes_are_ints(change):
+    with pytest.raises(tr.errors.DTypeError, match=r"given \(.*\); expected ints"):
+        change(tr.zeros(2, 3))

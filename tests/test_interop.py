@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing():
         from_torch(layer, state)
     assert str(error.value) == (
         "from_torch into LSTM: unknown: weight_hh_l1; missing: weight_hh_l0 (12, 3); "
-        "misshaped: bias_hh_l0 is (3,), expected (12,)"
+        "misshaped: bias_hh_l0 is (3,), expected (12,); make the module with the sizes and options of the one there"
     )
     assert_same(values(layer), before)
     with pytest.raises(StateDictError, match="from_torch into LSTM: no floats: bias_hh_l0 is <U1"):

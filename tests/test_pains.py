@@ -148,3 +148,56 @@ def test_also_targets_of_the_wrong_shape_where_t_happens_to_equal_v():
 def test_also_h_alone_for_an_lstm(x):
     with pytest.raises(tr.errors.DTypeError, match=r"a tensor alone; expected LSTMState\(h, c\), each \(L, B, H\)"):
         nn.LSTM(I, H)(x, tr.zeros(1, B, H))
+
+
+@pytest.mark.parametrize(
+    ("compute", "words"),
+    [
+        (lambda a, x: np.tanh(x), r"np\.tanh of a tensor: .* tr\.tanh takes tensors"),
+        (lambda a, x: np.abs(x), r"np\.absolute of a tensor: .* tr\.abs takes tensors"),
+        (lambda a, x: np.sin(x), r"np\.sin of a tensor: .* tr\.primitive makes an operation of yours"),
+        (lambda a, x: np.add(a, x, out=a), r"in place of `array \+= tensor` write `array = array \+ tensor`"),
+        (lambda a, x: tr.fused(lambda x: np.exp(x))(x), r"tr\.exp takes tensors"),
+    ],
+)
+def test_also_a_function_of_numpy_which_would_keep_no_graph(compute, words):
+    with pytest.raises(tr.errors.DTypeError, match=words):
+        compute(np.ones(3, "float32"), tr.randn(3, requires_grad=True))
+
+
+def test_also_an_array_on_the_left_which_is_welcome():
+    a, x = np.array([2.0, 3.0]), tr.tensor([4.0, 5.0], dtype="float64", requires_grad=True)
+    for ours, plain in (
+        (a + x, a + x.numpy()),
+        (a - x, a - x.numpy()),
+        (a * x, a * x.numpy()),
+        (a / x, a / x.numpy()),
+        (a**x, a ** x.numpy()),
+        (a @ x, a @ x.numpy()),
+        (np.float64(2) * x, 2 * x.numpy()),
+    ):
+        assert isinstance(ours, tr.Tensor)
+        assert ours.requires_grad
+        np.testing.assert_array_equal(ours.numpy(), plain)
+    for ours, plain in ((a < x, a < x.numpy()), (a == x, a == x.numpy()), ((a > 2) & (x > 4), [False, True])):
+        assert isinstance(ours, tr.Tensor)
+        np.testing.assert_array_equal(ours.numpy(), plain)
+
+
+@pytest.mark.parametrize(
+    "compute", [lambda h, W: h @ W, lambda h, W: W @ h, lambda h, W: h + W, lambda h, W: tr.tanh(h)]
+)
+def test_also_a_state_in_the_place_of_its_h(compute):
+    with pytest.raises(tr.errors.DTypeError, match=r"RNNState\(h\); take the tensor that is meant: state\.h"):
+        compute(nn.RNNState(tr.randn(2, 3)), tr.randn(3, 3, requires_grad=True))
+
+
+def test_also_a_list_of_tensors_which_would_lose_their_gradients():
+    x = tr.randn(3, requires_grad=True)
+    with pytest.raises(tr.errors.DTypeError, match=r"multiply: an operand is a list of tensors; tr\.stack"):
+        x * [tr.sum(x), tr.sum(x), tr.sum(x)]
+
+
+def test_also_an_if_on_values_in_a_fused_function():
+    with pytest.raises(tr.errors.FusionError, match=r"looks at a value.*tr\.where\(mask, a, b\)"):
+        tr.fused(lambda x: x if x > 0 else -x)(tr.randn(3))

@@ -118,6 +118,7 @@ def test_attention_names_rows_and_columns():
 
 def test_distribution_before_and_after():
     logits, symbols = tr.tensor([1.0, 3.0, 0.0, 2.0]), ["a", " ", "\n", "d"]
+    assert len(viz.plot_distribution(logits, symbols).patches) == len(symbols)  # nothing changed, so it is drawn once
     ax = viz.plot_distribution(logits, symbols, temperature=0.5, top_k=2, most=3)
     ax.figure.canvas.draw()
     order = [1, 3, 0]

@@ -319,9 +319,10 @@ def test_a_projected_state_of_the_wrong_width():
     layer = made("lstm projected")
     h, c = tr.zeros(1, B, H), tr.zeros(1, B, H)
     with pytest.raises(
-        tr.errors.ShapeError, match=r"h of the state is \(1, 4, 5\); expected \(L, B, H\) = \(1, 4, 2\)"
+        tr.errors.ShapeError, match=r"h of the state is \(1, 4, 5\); expected \(L, B, P\) = \(1, 4, 2\)"
     ):
         layer(tr.randn(T, B, I, **F64), (h, c))
+    assert "W_h (P=2, 4H=20)" in str(layer.cells[0])
 
 
 def test_bits_of_information_survive_the_gap():

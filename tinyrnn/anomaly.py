@@ -34,6 +34,15 @@ def detect_anomaly() -> changed_mode:
     - what only passes a NaN on is not the first; one that is in the data or in a parameter is not found here.
 
     Raises: NonFiniteError.
+
+    >>> import numpy as np
+    >>> import tinyrnn as tr
+    >>> p = tr.tensor([0.5, 0.0])
+    >>> with np.errstate(divide="ignore"), tr.detect_anomaly():  # doctest: +NORMALIZE_WHITESPACE
+    ...     entropy = -(p * tr.log(p)).sum()
+    Traceback (most recent call last):
+    tinyrnn.errors.NonFiniteError: log(float32[2]) made the first infinity, in 1 of 2
+    elements, such as [1], for x from 0 to 0.5; keep these where log is finite
     """
     return changed_mode(listener=_after_operation, back_listener=_after_gradient)
 

@@ -129,12 +129,28 @@ class changed_mode:
 
 
 def no_grad() -> changed_mode:
-    """Record no graph: `with tr.no_grad(): ...`, or `@tr.no_grad()` above a function. Local to the thread or task."""
+    """Record no graph: `with tr.no_grad(): ...`, or `@tr.no_grad()` above a function. Local to the thread or task.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.tensor(1.0, requires_grad=True)
+    >>> with tr.no_grad():
+    ...     w -= 0.25  # in place; outside this block it is an error
+    >>> w.item(), w.requires_grad
+    (0.75, True)
+    """
     return changed_mode(grad=False)
 
 
 def enable_grad() -> changed_mode:
-    """Record a graph again inside a `no_grad` block."""
+    """Record a graph again inside a `no_grad` block.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.tensor(3.0, requires_grad=True)
+    >>> with tr.no_grad(), tr.enable_grad():
+    ...     slope = tr.grad(w * w, w)
+    >>> slope.item()
+    6.0
+    """
     return changed_mode(grad=True)
 
 
@@ -153,6 +169,12 @@ def mixed_precision(dtype: Any = "float16") -> changed_mode:
     Args: dtype, "float16"; "float32" computes products as usual, inside a block that does not.
     Source: Micikevicius et al. 2018, "Mixed Precision Training".
     Raises: DTypeError for another dtype.
+
+    >>> import tinyrnn as tr
+    >>> with tr.mixed_precision():
+    ...     y = tr.tensor([[1.0, 1.0]]) @ tr.tensor([[2048.0], [1.0]])
+    >>> y.item(), y.dtype  # float16 has no 2049
+    (2048.0, tinyrnn.float32)
     """
     kind = DType.of(dtype)
     if kind not in (DType.float16, DType.float32):
@@ -161,7 +183,13 @@ def mixed_precision(dtype: Any = "float16") -> changed_mode:
 
 
 def is_grad_enabled() -> bool:
-    """Tell whether operations on tensors that require a gradient are recorded."""
+    """Tell whether operations on tensors that require a gradient are recorded.
+
+    >>> import tinyrnn as tr
+    >>> with tr.no_grad():
+    ...     print(tr.is_grad_enabled())
+    False
+    """
     return _mode.get().grad
 
 
@@ -186,6 +214,13 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
 
     Errors, pictures and gradient flow read it. Loops nest; `break` ends one as usual. A range or any other iterable of
     ints counts as it says: `tr.steps(reversed(range(T)))`.
+
+    >>> import tinyrnn as tr
+    >>> h = tr.tensor(0.0)
+    >>> for t in tr.steps(3):
+    ...     h = 0.5 * h + 1.0
+    >>> h.item()
+    1.75
     """
     around, loop = _scope.get(), object()
     try:
@@ -203,12 +238,13 @@ class Meta:
     """A tensor's shape, dtype and backend, without its values."""
 
     __slots__ = ("backend", "dtype", "shape")
-    __array_ufunc__ = None  # a rule that computes with one gets a TypeError
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("the rule reads values that `saves` of the primitive does not name")
+        raise TypeError("the rule reads values that `saves` of the primitive does not name; name them there")
 
-    __array__ = __bool__ = __eq__ = _refuse  # which would otherwise go unnoticed
+    __array__ = __array_ufunc__ = __bool__ = __eq__ = __neg__ = __abs__ = _refuse  # whatever a rule computes with it
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __pow__ = __rpow__ = __lt__ = __le__ = __gt__ = __ge__ = __getitem__ = _refuse
     __hash__ = object.__hash__
 
     version = 0  # no values, so none that could change
@@ -349,7 +385,8 @@ def explain(
     see_device(error, call, backend)
     for kind, ours in _KINDS.items():
         if isinstance(error, kind) and not isinstance(error, TinyRNNError):
-            raise ours(f"{call}: {error}") from error
+            fits = "; counted from the last axis, lengths must be equal or 1" if "broadcast" in str(error) else ""
+            raise ours(f"{call}: {str(error).strip()}{fits}") from error
     error.add_note(f"while computing {call}")
     try:
         raise error

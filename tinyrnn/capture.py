@@ -49,16 +49,16 @@ class capture:
     repeated one by one, as they are where indices are checked at once (TINYRNN_CHECK=1).
 
     Raises: CaptureError for a function that looks at values, uses a tensor that it was not given, or gives a parameter
-        new values.
+        new values; for arguments that are neither tensors nor can be hashed, or are on two backends.
 
-    >>> from tinyrnn import nn
-    >>> layer = nn.Linear(2, 1)
+    >>> import tinyrnn as tr
+    >>> layer = tr.nn.Linear(2, 1)
     >>> def loss_of(x):
     ...     loss = (layer(x) ** 2).mean()
     ...     loss.backward()
     ...     return loss
-    >>> step = capture(loss_of, layer)
-    >>> losses = [step(tensor([[1.0, 2.0]])), step(tensor([[3.0, 4.0]]))]
+    >>> step = tr.capture(loss_of, layer)
+    >>> losses = [step(tr.tensor([[1.0, 2.0]])), step(tr.tensor([[3.0, 4.0]]))]
     >>> layer.W.grad.shape, len(step.programs)
     ((2, 1), 1)
     """
@@ -123,7 +123,7 @@ class Program:
         homes = {x.backend for x in [*inputs, *parameters]}
         if len(homes) != 1:
             names = " and ".join(sorted(home.name for home in homes)) or "none"
-            raise CaptureError(f"capture: the inputs and parameters are on {names}; expected one backend for all")
+            raise CaptureError(f"capture: the inputs and parameters are on {names}; expected all on one: x.to(name)")
         self.home = homes.pop()
         tape = Tape(self.home)
         traced = [tape.given(x.array) for x in inputs]
@@ -145,8 +145,8 @@ class Program:
                 )
         except BackendError as error:
             raise CaptureError(
-                f"capture: the function uses a tensor that it was not given ({error}); pass it as an argument, or name "
-                "the module it belongs to: tr.capture(function, model)"
+                f"capture: the function uses a tensor that it was not given ({str(error).partition(';')[0]}); pass "
+                "it as an argument, or name the module it belongs to: tr.capture(function, model)"
             ) from error
         finally:
             for p, fields in zip(parameters, before, strict=True):

@@ -48,6 +48,18 @@ def save(path: str | Path, state: object) -> None:
     Raises:
         CheckpointError: something in the state that a checkpoint cannot hold, found before anything is
             written; or a file that cannot be written.
+
+    >>> import pathlib, tempfile
+    >>> import tinyrnn as tr
+    >>> from tinyrnn import checkpoint
+    >>> model = tr.nn.Linear(2, 1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "run.safetensors")
+    ...     checkpoint.save(path, {"step": 7, "model": model.state_dict()})
+    ...     state = checkpoint.load(path)
+    >>> state["step"], list(state["model"])
+    (7, ['W', 'b'])
+    >>> model = tr.nn.Linear(2, 1).load_state_dict(state["model"])
     """
     from safetensors.numpy import save as to_safetensors
 
@@ -65,12 +77,24 @@ def save(path: str | Path, state: object) -> None:
 def load(path: str | Path) -> Any:
     """Read a state that `save` wrote.
 
+    Args:
+        path: the file.
+
     Returns:
         The state. Each array, Tensor and NumPy scalar comes back as a writable NumPy array of the same shape,
         dtype and bits; a tuple comes back as a list.
 
     Raises:
         CheckpointError: a file that is missing, cut short, damaged, of a newer format, or no checkpoint.
+
+    >>> import pathlib, tempfile
+    >>> import tinyrnn as tr
+    >>> from tinyrnn import checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "run.safetensors")
+    ...     checkpoint.save(path, {"h": tr.tensor([0.5, 2.0]), "sizes": (3, 4)})
+    ...     checkpoint.load(path)
+    {'h': array([0.5, 2. ], dtype=float32), 'sizes': [3, 4]}
     """
     from safetensors import SafetensorError, safe_open
 
@@ -144,7 +168,24 @@ def _name(where: tuple[str, ...]) -> str:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Replace a file in one step: whoever opens it, at any moment, finds the old content or the new."""
+    """Replace a file in one step: whoever opens it, at any moment, finds the old content or the new.
+
+    Args:
+        target: the file, in a folder that exists.
+        content: its new bytes.
+
+    Raises:
+        CheckpointError: a file that cannot be written; the old one is still there.
+
+    >>> import pathlib, tempfile
+    >>> from tinyrnn.checkpoint import replace_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "notes.txt")
+    ...     for content in (b"old", b"new"):
+    ...         replace_file(path, content)
+    ...     path.read_bytes()
+    b'new'
+    """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     left_by_a_kill = f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}.tmp"
     try:

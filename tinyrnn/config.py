@@ -25,6 +25,13 @@ def set_num_threads(n: int) -> None:
     Args: n, an int of 1 or more.
     Raises: ValueError for any other n; BackendError if NumPy's BLAS is one whose threads nobody can set from here, such
         as Accelerate.
+
+    >>> import tinyrnn as tr
+    >>> before = tr.get_num_threads()
+    >>> tr.set_num_threads(1)  # for small matrices, or several programs at once
+    >>> tr.get_num_threads()
+    1
+    >>> tr.set_num_threads(before)
     """
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise ValueError(f"set_num_threads: n is {n!r}; expected an int of 1 or more, such as os.cpu_count()")
@@ -39,6 +46,10 @@ def get_num_threads() -> int:
     """Return the number of threads that NumPy's BLAS library computes matrix products with.
 
     Raises: BackendError if it is one that does not tell, such as Accelerate.
+
+    >>> import tinyrnn as tr
+    >>> tr.get_num_threads() >= 1
+    True
     """
     return max(library.num_threads for library in _libraries())
 
@@ -76,6 +87,11 @@ def show_config() -> Config:
 
     At a prompt or in a notebook `tr.show_config()` shows it, in a script `print(tr.show_config())`. It belongs into
     every report of a bug or of a time. A line "advice" is there if a setting would make matrix products faster.
+
+    >>> import tinyrnn as tr
+    >>> config = tr.show_config()
+    >>> config.facts["tinyrnn"] == tr.__version__
+    True
     """
     facts = {
         "tinyrnn": sys.modules["tinyrnn"].__version__,

@@ -50,6 +50,21 @@ class History:
         best: the one of the best epoch, whose parameters the model has in the end; None without `validate`.
         seconds: of training, validation included.
         ended: by what: "epochs", "patience", "seconds" or "Ctrl-C".
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.fit import fit
+    >>> line = tr.nn.Linear(1, 1)
+    >>> history = fit(
+    ...     line,
+    ...     loss_of=lambda x: tr.mse_loss(line(x), x),
+    ...     batches=lambda generator: [tr.ones(4, 1)] * 3,
+    ...     optimizer=tr.optim.SGD(line.parameters(), lr=0.1),
+    ...     epochs=2,
+    ... )
+    >>> len(history.losses), [epoch["steps"] for epoch in history.epochs]
+    (6, [3, 6])
+    >>> history.losses[-1] < history.losses[0], history.ended
+    (True, 'epochs')
     """
 
     losses: list[float] = field(default_factory=list)
@@ -108,6 +123,7 @@ def fit(
         without a batch; CheckpointError for a folder that cannot be written, or has no checkpoint to resume.
 
     >>> import tinyrnn as tr
+    >>> from tinyrnn.fit import fit
     >>> line, x = tr.nn.Linear(1, 1), tr.tensor([[0.0], [1.0], [2.0]])
     >>> history = fit(
     ...     line,
@@ -206,7 +222,21 @@ def fit(
 
 
 class Interrupt:
-    """Ctrl-C asks a loop to stop after its step, so that what it saves is whole; a second one stops at once."""
+    """Ctrl-C asks a loop to stop after its step, so that what it saves is whole; a second one stops at once.
+
+    Attributes: asked, whether that has happened.
+
+    >>> import signal
+    >>> from tinyrnn.fit import Interrupt
+    >>> with Interrupt() as interrupt:
+    ...     for step in range(1000):
+    ...         if step == 3:
+    ...             signal.raise_signal(signal.SIGINT)  # as Ctrl-C does
+    ...         if interrupt.asked:
+    ...             break
+    >>> step
+    3
+    """
 
     asked = False
 

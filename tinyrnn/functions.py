@@ -28,30 +28,70 @@ default_generator = Generator(0)
 def manual_seed(seed: int | None) -> Generator:
     """Start the default stream of random numbers again from `seed`; it starts from 0, so that a run can be repeated.
 
+    Args: seed, a non-negative int; None takes one from the operating system.
     Returns: the default generator. `Generator(seed)` makes one of your own, for the `generator=` of any function.
+    Raises: DTypeError for any other seed.
+
+    >>> import tinyrnn as tr
+    >>> generator = tr.manual_seed(7)
+    >>> x = tr.randn(2)
+    >>> generator = tr.manual_seed(7)
+    >>> (tr.randn(2) == x).tolist()
+    [True, True]
     """
     default_generator.seed(seed)
     return default_generator
 
 
 def zeros(*shape: Any, dtype: Any = "float32", requires_grad: bool = False) -> Tensor:
-    """Return a tensor of zeros: zeros(2, 3) or zeros((2, 3))."""
+    """Return a tensor of zeros.
+
+    Args: shape, ints or a tuple of them, zeros(2, 3) or zeros((2, 3)); dtype and requires_grad, as for `tr.tensor`.
+    Raises: ShapeError for a shape that is not ints of 0 or more.
+
+    >>> import tinyrnn as tr
+    >>> tr.zeros(2, 3).tolist()
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
     return full(_shape(shape), 0, dtype, requires_grad)
 
 
 def ones(*shape: Any, dtype: Any = "float32", requires_grad: bool = False) -> Tensor:
-    """Return a tensor of ones: ones(2, 3) or ones((2, 3))."""
+    """Return a tensor of ones.
+
+    Args: shape, ints or a tuple of them, ones(2, 3) or ones((2, 3)); dtype and requires_grad, as for `tr.tensor`.
+    Raises: ShapeError for a shape that is not ints of 0 or more.
+
+    >>> import tinyrnn as tr
+    >>> tr.ones(2, dtype="int64").tolist()
+    [1, 1]
+    """
     return full(_shape(shape), 1, dtype, requires_grad)
 
 
 def full(shape: int | Sequence[int], value: float, dtype: Any = "float32", requires_grad: bool = False) -> Tensor:
-    """Return a tensor with `value` everywhere."""
+    """Return a tensor with `value` everywhere.
+
+    Args: shape, an int or a tuple of them; value, a number; dtype and requires_grad, as for `tr.tensor`.
+    Raises: ShapeError for a shape that is not ints of 0 or more.
+
+    >>> import tinyrnn as tr
+    >>> tr.full((2, 2), 0.5).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
     backend = backends.current()
     return _leaf(backend.full(_shape((shape,)), value, DType.of(dtype)), requires_grad)
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
-    """Return start, start + step, … below stop (0, 1, … below start if that alone is given); ints make int64."""
+    """Return start, start + step, … below stop (0, 1, … below start if that alone is given).
+
+    Args: start, stop and step, numbers; dtype, by default int64 for ints and float32 where one of them is a float.
+
+    >>> import tinyrnn as tr
+    >>> tr.arange(3).tolist(), tr.arange(0.0, 1.0, 0.25).tolist()
+    ([0, 1, 2], [0.0, 0.25, 0.5, 0.75])
+    """
     numbers = backends.get("numpy").arange(*((0, start) if stop is None else (start, stop)), step)
     floating = any(isinstance(x, float) for x in (start, stop, step))
     return tensor(numbers, dtype or ("float32" if floating else "int64"))
@@ -60,8 +100,22 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
 def randn(
     *shape: Any, dtype: Any = "float32", requires_grad: bool = False, generator: Generator | None = None
 ) -> Tensor:
-    """Draw from the normal distribution N(0, 1): randn(2, 3). The same numbers on every backend."""
-    draw = (generator or default_generator).normal(_shape(shape), DType.of(dtype))
+    """Draw from the normal distribution N(0, 1). The same numbers on every backend.
+
+    Args:
+        shape: ints or a tuple of them, randn(2, 3) or randn((2, 3)).
+        dtype: a floating type.
+        requires_grad: as for `tr.tensor`.
+        generator: the stream of random numbers, the default one if left out.
+
+    Raises: ShapeError for a shape that is not ints of 0 or more; DTypeError for a dtype that is not a floating one.
+
+    >>> import tinyrnn as tr
+    >>> W = 0.1 * tr.randn(3, 4, generator=tr.Generator(0))
+    >>> W.shape
+    (3, 4)
+    """
+    draw = (generator or default_generator).normal(_shape(shape), _floating("randn", dtype))
     return _leaf(backends.current().asarray(draw), requires_grad)
 
 
@@ -73,9 +127,25 @@ def uniform(
     requires_grad: bool = False,
     generator: Generator | None = None,
 ) -> Tensor:
-    """Draw from the uniform distribution on [low, high): uniform(2, 3). The same numbers on every backend."""
-    draw = (generator or default_generator).uniform(_shape(shape), DType.of(dtype)) * (high - low) + low
-    return _leaf(backends.current().asarray(draw, DType.of(dtype)), requires_grad)
+    """Draw from the uniform distribution on [low, high). The same numbers on every backend.
+
+    Args:
+        shape: ints or a tuple of them, uniform(2, 3) or uniform((2, 3)).
+        low, high: the bounds.
+        dtype: a floating type.
+        requires_grad: as for `tr.tensor`.
+        generator: the stream of random numbers, the default one if left out.
+
+    Raises: ShapeError for a shape that is not ints of 0 or more; DTypeError for a dtype that is not a floating one.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.uniform(2, 3, low=-1.0)
+    >>> x.shape, bool((tr.abs(x) <= 1).min())
+    ((2, 3), True)
+    """
+    kind = _floating("uniform", dtype)
+    draw = (generator or default_generator).uniform(_shape(shape), kind) * (high - low) + low
+    return _leaf(backends.current().asarray(draw, kind), requires_grad)
 
 
 def _leaf(array: Any, requires_grad: bool) -> Tensor:
@@ -96,12 +166,23 @@ def _shape(given: tuple[Any, ...]) -> tuple[int, ...]:
     return shape
 
 
+def _floating(name: str, dtype: Any) -> DType:
+    kind = DType.of(dtype)
+    if not kind.is_floating:
+        raise DTypeError(f"{name}: dtype is {kind}; expected float32 or float64: round with .astype({kind}) afterwards")
+    return kind
+
+
 def one_hot(index: Any, n: int, dtype: Any = "float32") -> Tensor:
-    """Return 1 at each class number and 0 elsewhere: (…) of ints 0 … n-1 to (…, n).
+    """Return 1 at each class number and 0 elsewhere.
 
-    Raises: IndexRangeError for a number outside 0 … n-1; DTypeError if they are not integers.
+    Args: index, (…) of ints 0 … n-1, such as tokens (T, B); n, how many classes there are; dtype, of the result.
+    Returns: (…, n).
+    Raises: IndexRangeError for a number outside 0 … n-1; DTypeError if they are not integers; ShapeError for an n that
+        is not an int of 0 or more.
 
-    >>> one_hot(tensor([1, 0]), 3).tolist()
+    >>> import tinyrnn as tr
+    >>> tr.one_hot([1, 0], 3).tolist()
     [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     """
     index, (n,) = _as_tensor(index), _shape((n,))
@@ -120,7 +201,9 @@ def check_range(name: str, index: Tensor, n: int, what: str = "index") -> None:
     Raises: DTypeError, or IndexRangeError that names the first one outside.
     """
     if index.dtype.is_floating or index.dtype == DType.bool:
-        raise DTypeError(f"{name}: {what} is {index.dtype}{list(index.shape)}; expected integers 0 … {n - 1}")
+        raise DTypeError(
+            f"{name}: {what} is {index.dtype}{list(index.shape)}; expected integers 0 … {n - 1}: .astype(tr.int64)"
+        )
     index.backend.check(_InRange(name, what, n), index.array)
 
 
@@ -146,32 +229,62 @@ def _as_tensor(x: Any) -> Tensor:
 
 
 def exp(x: Any) -> Tensor:
-    """eˣ."""
+    """eˣ for each element of x; its derivative is eˣ too.
+
+    >>> import tinyrnn as tr
+    >>> round(tr.exp(1.0).item(), 3)
+    2.718
+    """
     return apply(p.exp, x)
 
 
 def log(x: Any) -> Tensor:
-    """The natural logarithm of x."""
+    """log x, the natural logarithm: the y with eʸ = x; its derivative is 1 / x. It is −∞ at 0, and NaN below.
+
+    >>> import tinyrnn as tr
+    >>> round(tr.log(2.0).item(), 3)
+    0.693
+    """
     return apply(p.log, x)
 
 
 def sqrt(x: Any) -> Tensor:
-    """√x; its derivative at 0 is taken as 0."""
+    """√x; its derivative is 1 / (2 √x), which at 0 is taken as 0. It is NaN below 0.
+
+    >>> import tinyrnn as tr
+    >>> tr.sqrt([4.0, 9.0]).tolist()
+    [2.0, 3.0]
+    """
     return apply(p.sqrt, x)
 
 
 def tanh(x: Any) -> Tensor:
-    """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), from −1 to 1; its derivative is 1 − tanh²x."""
+    """tanh x = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), from −1 to 1; its derivative is 1 − tanh² x.
+
+    >>> import tinyrnn as tr
+    >>> round(tr.tanh(1.0).item(), 3)
+    0.762
+    """
     return apply(p.tanh, x)
 
 
 def sigmoid(x: Any) -> Tensor:
-    """σ(x) = 1 / (1 + e⁻ˣ), from 0 to 1; its derivative is σ(1 − σ)."""
+    """σ(x) = 1 / (1 + e⁻ˣ), from 0 to 1; its derivative is σ(1 − σ).
+
+    >>> import tinyrnn as tr
+    >>> tr.sigmoid(0.0).item()
+    0.5
+    """
     return apply(p.sigmoid, x)
 
 
 def relu(x: Any) -> Tensor:
-    """max(x, 0); its derivative at 0 is taken as 0."""
+    """relu x = max(x, 0); its derivative is 1 where x > 0, else 0, also at 0.
+
+    >>> import tinyrnn as tr
+    >>> tr.relu([-1.0, 2.0]).tolist()
+    [0.0, 2.0]
+    """
     return apply(p.relu, x)
 
 
@@ -179,6 +292,10 @@ def gelu(x: Any) -> Tensor:
     """x Φ(x) in the tanh form: 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))).
 
     Source: Hendrycks & Gimpel 2016, "Gaussian Error Linear Units".
+
+    >>> import tinyrnn as tr
+    >>> round(tr.gelu(1.0).item(), 3)
+    0.841
     """
     return _gelu(_as_tensor(x))
 
@@ -189,29 +306,57 @@ def _gelu(x: Tensor) -> Tensor:
 
 
 def abs(x: Any) -> Tensor:
-    """|x|; its derivative at 0 is taken as 0."""
+    """|x|; its derivative is the sign of x, 0 at 0.
+
+    >>> import tinyrnn as tr
+    >>> tr.abs([-2.0, 3.0]).tolist()
+    [2.0, 3.0]
+    """
     return apply(p.abs, x)
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of a and b, element by element; in a tie each receives half the gradient."""
+    """a where a ≥ b, else b, element by element, broadcast; in a tie each receives half the gradient.
+
+    >>> import tinyrnn as tr
+    >>> tr.maximum([1.0, 5.0], [4.0, 2.0]).tolist()
+    [4.0, 5.0]
+    """
     return apply(p.maximum, a, b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
-    """The smaller of a and b, element by element; in a tie each receives half the gradient."""
+    """a where a ≤ b, else b, element by element, broadcast; in a tie each receives half the gradient.
+
+    >>> import tinyrnn as tr
+    >>> tr.minimum([1.0, 5.0], [4.0, 2.0]).tolist()
+    [1.0, 2.0]
+    """
     return apply(p.minimum, a, b)
 
 
 def clip(x: Any, low: float | None = None, high: float | None = None) -> Tensor:
-    """min(max(x, low), high); the gradient passes inside and at the bounds."""
+    """min(max(x, low), high): x where low ≤ x ≤ high, else the bound; the gradient passes inside and at the bounds.
+
+    Args: low and high, numbers, None for no bound.
+    Raises: DTypeError for a bound that is an array.
+
+    >>> import tinyrnn as tr
+    >>> tr.clip([-3.0, 0.5, 3.0], -1.0, 1.0).tolist()
+    [-1.0, 0.5, 1.0]
+    """
     return _as_tensor(x).clip(low, high)
 
 
 def where(mask: Any, a: Any, b: Any) -> Tensor:
-    """Return a where the mask is true and b elsewhere; each receives the gradient of its own elements.
+    """y = a where the mask is true, b elsewhere, broadcast; each receives the gradient of its own elements.
 
     Raises: DTypeError for a mask that is not boolean.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor([1.0, -2.0])
+    >>> tr.where(x > 0, x, 0.0).tolist()
+    [1.0, 0.0]
     """
     mask = _as_tensor(mask)
     if mask.dtype != DType.bool:
@@ -221,7 +366,12 @@ def where(mask: Any, a: Any, b: Any) -> Tensor:
 
 
 def isfinite(x: Any) -> Tensor:
-    """Return a mask: true where x is neither NaN nor infinite."""
+    """Return a mask: true where |x| < ∞, so that x is neither NaN nor infinite; no gradient.
+
+    >>> import tinyrnn as tr
+    >>> tr.isfinite([1.0, float("nan"), float("inf")]).tolist()
+    [True, False, False]
+    """
     return apply(p.isfinite, x)
 
 
@@ -229,37 +379,93 @@ def isfinite(x: Any) -> Tensor:
 
 
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Σ x over `axis`, one, several or (None) all."""
+    """Σ x over `axis`. In a mask, True counts as 1.
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have.
+
+    >>> import tinyrnn as tr
+    >>> tr.sum([[1.0, 2.0], [3.0, 4.0]], axis=0).tolist()
+    [4.0, 6.0]
+    """
     return _as_tensor(x).sum(axis, keepdims)
 
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Σ x / n over `axis`, one, several or (None) all."""
+    """Σ x / n over `axis`, of n elements. In a mask, True counts as 1.
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have.
+
+    >>> import tinyrnn as tr
+    >>> tr.mean([[1.0, 2.0], [3.0, 4.0]], axis=1).tolist()
+    [1.5, 3.5]
+    """
     return _as_tensor(x).mean(axis, keepdims)
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Σ (x − mean)² / n over `axis`: the variance, divided by n (ddof 0)."""
+    """Σ (x − mean)² / n over `axis`, of n elements: the variance, divided by n (ddof 0).
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have.
+
+    >>> import tinyrnn as tr
+    >>> tr.var([[1.0, 3.0], [2.0, 6.0]], axis=1).tolist()
+    [1.0, 4.0]
+    """
     return _as_tensor(x).var(axis, keepdims)
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the largest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+    """y = max x over `axis`, the largest element; the gradient goes to it, in equal shares where several tie.
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have, or where there is no element.
+
+    >>> import tinyrnn as tr
+    >>> tr.max([[1.0, 5.0], [4.0, 2.0]], axis=1).tolist()
+    [5.0, 4.0]
+    """
     return _as_tensor(x).max(axis, keepdims)
 
 
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the smallest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+    """y = min x over `axis`, the smallest element; the gradient goes to it, in equal shares where several tie.
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have, or where there is no element.
+
+    >>> import tinyrnn as tr
+    >>> tr.min([[1.0, 5.0], [4.0, 2.0]], axis=1).tolist()
+    [1.0, 2.0]
+    """
     return _as_tensor(x).min(axis, keepdims)
 
 
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Return the position of the (first) largest element along `axis`, int64; no gradient."""
+    """Return the first i along `axis` with x[i] = max x: where the largest element stands, int64; no gradient.
+
+    Args: axis, one, or None for the place in x laid out in one row; keepdims, whether it stays, with length 1.
+    Raises: ShapeError for an axis that x does not have, or where there is no element.
+
+    >>> import tinyrnn as tr
+    >>> tr.argmax([[1.0, 5.0], [4.0, 2.0]], axis=1).tolist()
+    [1, 0]
+    """
     return _as_tensor(x).argmax(axis, keepdims)
 
 
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log Σ eˣ over `axis`, with no overflow; −∞ where every x is −∞, with gradient 0."""
+    """log Σ eˣ over `axis`, with no overflow; −∞ where every x is −∞, with gradient 0.
+
+    Args: axis, one, a tuple of several, or None for all; keepdims, whether they stay, with length 1.
+    Raises: ShapeError for an axis that x does not have, or where there is no element.
+
+    >>> import tinyrnn as tr
+    >>> tr.logsumexp([1000.0, 0.0]).item()
+    1000.0
+    """
     return apply(p.logsumexp, x, axis=axis, keepdims=keepdims)
 
 
@@ -267,32 +473,75 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def reshape(x: Any, shape: int | Sequence[int]) -> Tensor:
-    """Return the same elements in another shape; one length may be -1 and is computed."""
+    """Return the same elements in another shape.
+
+    Args: x; shape, an int or several, of which one may be -1 and is computed.
+    Raises: ShapeError for a shape of another number of elements.
+
+    >>> import tinyrnn as tr
+    >>> tr.reshape([1, 2, 3, 4, 5, 6], (2, -1)).tolist()
+    [[1, 2, 3], [4, 5, 6]]
+    """
     return _as_tensor(x).reshape(shape)
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Tensor:
-    """Return x with its axes in the given order, reversed if none is given."""
+    """Return x with its axes in the order of `axes`, reversed if None is given.
+
+    Raises: ShapeError unless each axis of x is named once.
+
+    >>> import tinyrnn as tr
+    >>> tr.transpose(tr.zeros(5, 2, 3), (1, 0, 2)).shape  # (T, B, I) to (B, T, I)
+    (2, 5, 3)
+    """
     return _as_tensor(x).transpose(*(() if axes is None else (tuple(axes),)))
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
-    """Return x with two axes exchanged."""
+    """Return x with two axes, `axis1` and `axis2`, exchanged.
+
+    Raises: ShapeError for an axis that x does not have; DTypeError for one that is not an int.
+
+    >>> import tinyrnn as tr
+    >>> tr.swapaxes(tr.zeros(5, 2, 3), 0, 1).shape
+    (2, 5, 3)
+    """
     return _as_tensor(x).swapaxes(axis1, axis2)
 
 
 def broadcast_to(x: Any, shape: int | Sequence[int]) -> Tensor:
-    """Repeat x along new axes and axes of length 1 until it has `shape`; its gradient is summed over the copies."""
+    """Repeat x along new axes and axes of length 1 until it has `shape`; its gradient is summed over the copies.
+
+    Raises: ShapeError for a shape that x cannot be repeated to.
+
+    >>> import tinyrnn as tr
+    >>> tr.broadcast_to([1, 2], (3, 2)).tolist()
+    [[1, 2], [1, 2], [1, 2]]
+    """
     return apply(p.broadcast_to, x, shape=_shape((shape,)))
 
 
 def squeeze(x: Any, axis: Axis = None) -> Tensor:
-    """Return x without axes of length 1: the given ones, or all."""
+    """Return x without axes of length 1: one `axis`, a tuple of several, or (None) all of them.
+
+    Raises: ShapeError for an axis that x does not have, or of another length; DTypeError for one that is not an int.
+
+    >>> import tinyrnn as tr
+    >>> tr.squeeze(tr.zeros(5, 1, 3), axis=1).shape
+    (5, 3)
+    """
     return _as_tensor(x).squeeze(axis)
 
 
 def expand_dims(x: Any, axis: int) -> Tensor:
-    """Return x with a new axis of length 1 that stands at `axis` in the result."""
+    """Return x with a new axis of length 1 that stands at `axis` in the result.
+
+    Raises: ShapeError for an axis that the result would not have.
+
+    >>> import tinyrnn as tr
+    >>> tr.expand_dims(tr.zeros(5, 3), 1).shape
+    (5, 1, 3)
+    """
     x = _as_tensor(x)
     if not isinstance(axis, int) or not -x.ndim - 1 <= axis <= x.ndim:
         raise ShapeError(f"expand_dims: axis {axis}; expected one from {-x.ndim - 1} to {x.ndim}")
@@ -301,12 +550,27 @@ def expand_dims(x: Any, axis: int) -> Tensor:
 
 
 def concatenate(xs: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join tensors along an axis that they have; every other axis must agree."""
+    """Join tensors `xs` along an `axis` that they have; every other axis must agree.
+
+    Raises: ShapeError for shapes that do not fit, or no tensor at all; DTypeError for plain numbers.
+
+    >>> import tinyrnn as tr
+    >>> tr.concatenate([[1, 2], [3]]).tolist()
+    [1, 2, 3]
+    """
     return apply(p.concatenate, *_several("concatenate", xs), axis=axis)
 
 
 def stack(xs: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join tensors of one shape along a new axis."""
+    """Join tensors `xs` of one shape along a new axis, which stands at `axis` in the result.
+
+    Raises: ShapeError for shapes that differ, or no tensor at all; DTypeError for plain numbers.
+
+    >>> import tinyrnn as tr
+    >>> h = [tr.zeros(2, 4), tr.ones(2, 4), tr.ones(2, 4)]  # T = 3 steps of (B, H)
+    >>> tr.stack(h).shape
+    (3, 2, 4)
+    """
     return apply(p.stack, *_several("stack", xs), axis=axis)
 
 
@@ -323,7 +587,10 @@ def _several(name: str, xs: Sequence[Any]) -> list[Any]:
 def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
     """Return x[0], x[1], … along `axis`: what `stack` would join to x again.
 
-    >>> [row.tolist() for row in unstack(tensor([[1, 2], [3, 4]]))]
+    Raises: ShapeError for an axis that x does not have.
+
+    >>> import tinyrnn as tr
+    >>> [x_t.tolist() for x_t in tr.unstack([[1, 2], [3, 4]])]
     [[1, 2], [3, 4]]
     """
     x = _as_tensor(x)
@@ -333,12 +600,14 @@ def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
 
 
 def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor, ...]:
-    """Cut x along `axis` into `sections` equal parts, or at the given positions, as NumPy does.
+    """Cut x along `axis` into `sections` equal parts, or, given several, at those positions, as NumPy does.
 
-    Raises: ShapeError if the parts would not be equal.
+    Raises: ShapeError for an axis that x does not have, parts that would not be equal, or positions that do not rise.
 
-    >>> [part.tolist() for part in split(tensor([1, 2, 3, 4]), 2)]
-    [[1, 2], [3, 4]]
+    >>> import tinyrnn as tr
+    >>> i, f = tr.split([1, 2, 3, 4], 2)
+    >>> i.tolist(), f.tolist()
+    ([1, 2], [3, 4])
     """
     x = _as_tensor(x)
     if not -x.ndim <= axis < x.ndim:
@@ -357,14 +626,24 @@ def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor
 
 
 def flip(x: Any, axis: Axis = None) -> Tensor:
-    """Return x with the elements along `axis` (None: every axis) in reverse order."""
+    """Return x with the elements along `axis`, one, a tuple of several, or (None) every axis, in reverse order.
+
+    Raises: ShapeError for an axis that x does not have.
+
+    >>> import tinyrnn as tr
+    >>> tr.flip([[1, 2], [3, 4]], axis=0).tolist()
+    [[3, 4], [1, 2]]
+    """
     return apply(p.flip, x, axis=axis)
 
 
 def pad(x: Any, width: Any, value: float = 0.0) -> Tensor:
     """Put `value` around x: `width` is one number, a (before, after) for every axis, or one such pair for each axis.
 
-    >>> pad(tensor([1, 2]), (0, 2)).tolist()
+    Raises: ShapeError for a width that is none of these, or negative.
+
+    >>> import tinyrnn as tr
+    >>> tr.pad([1, 2], (0, 2)).tolist()
     [1, 2, 0, 0]
     """
     x = _as_tensor(x)
@@ -393,9 +672,13 @@ def _pairs(width: Any, ndim: int) -> tuple[tuple[int, int], ...] | None:
 
 
 def linear(x: Any, W: Any, b: Any = None) -> Tensor:
-    """x W + b: (…, I) and (I, O) to (…, O); b (O,).
+    """y = x W + b: (…, I) and (I, O) to (…, O); b (O,), left out for none.
 
     Raises: ShapeError for shapes that do not fit.
+
+    >>> import tinyrnn as tr
+    >>> tr.linear([[1.0, 2.0]], [[3.0], [4.0]], [0.5]).tolist()
+    [[11.5]]
     """
     x, W = _as_tensor(x), _as_tensor(W)
     if b is None or x.ndim < 2 or W.ndim != 2 or x.shape[-1] != len(W):
@@ -412,12 +695,26 @@ def linear(x: Any, W: Any, b: Any = None) -> Tensor:
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
-    """eˣ / Σ eˣ along `axis`; 0 where every x is −∞, with gradient 0."""
+    """eˣ / Σ eˣ along `axis`: probabilities, whose sum is 1. They are 0 where every x is −∞, with gradient 0.
+
+    Raises: ShapeError for an axis that x does not have, or of length 0.
+
+    >>> import tinyrnn as tr
+    >>> [round(p, 3) for p in tr.softmax([1.0, 2.0]).tolist()]
+    [0.269, 0.731]
+    """
     return exp(log_softmax(x, axis))
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
-    """x − log Σ eˣ along `axis`, exact at both ends; −∞ where every x is −∞, with gradient 0."""
+    """x − log Σ eˣ along `axis`, exact at both ends; −∞ where every x is −∞, with gradient 0.
+
+    Raises: ShapeError for an axis that x does not have, or of length 0.
+
+    >>> import tinyrnn as tr
+    >>> tr.log_softmax([0.0, -1000.0]).tolist()  # where log(softmax(x)) would be log(0)
+    [0.0, -1000.0]
+    """
     x = _as_tensor(x)
     top = x.detach().max(axis, keepdims=True)  # a shift changes nothing but the digits that are left
     x = x - where(top == -math.inf, 0.0, top)
@@ -429,7 +726,9 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
 def cross_entropy(
     logits: Any, targets: Any, ignore_index: int | None = None, reduction: str = "mean", mask: Any = None
 ) -> Tensor:
-    """−log softmax(logits)[target]: how surprised the model is by the right class, in nats.
+    """How surprised the model is by the right class, in nats: 0 if it was certain of it, log V if it knows nothing.
+
+        L = −log softmax(logits)[target]
 
     Args:
         logits: (…, V), any number of leading axes, such as (T, B, V).
@@ -440,7 +739,13 @@ def cross_entropy(
             anything: the loss there is 0, and so is its gradient.
 
     Raises: ShapeError if the shapes do not fit, also where T happens to equal V; IndexRangeError for a class number
-        outside 0 … V-1; DTypeError for targets that are not integers, or a mask that is not boolean.
+        outside 0 … V-1; DTypeError for targets that are not integers, or a mask that is not boolean; ValueError for an
+        unknown reduction.
+
+    >>> import tinyrnn as tr
+    >>> logits = tr.zeros(3, 4)  # T = 3 steps, V = 4 classes, all alike
+    >>> round(tr.cross_entropy(logits, [0, 3, 1]).item(), 3)  # log 4
+    1.386
     """
     logits, targets = _as_tensor(logits), _as_tensor(targets)
     if not logits.ndim or targets.shape != logits.shape[:-1]:
@@ -473,11 +778,17 @@ def binary_cross_entropy(logits: Any, targets: Any, reduction: str = "mean", mas
     """−t log σ(x) − (1 − t) log(1 − σ(x)) of logits x and targets t, computed as log(1 + eˣ) − x t.
 
     Args:
-        logits: any shape, before the sigmoid; targets: of the same shape, from 0 to 1.
-        reduction: "mean", "sum", or "none" for one loss each.
+        logits: any shape, before the sigmoid.
+        targets: of the same shape, from 0 to 1.
+        reduction: "mean" over the losses that count (0 if none does), "sum", or "none" for one loss each.
         mask: bool, of the same shape; where it is False, the loss is 0 whatever stands there, and so is its gradient.
 
-    Raises: ShapeError if the shapes differ; DTypeError for a mask that is not boolean.
+    Raises: ShapeError if the shapes differ; DTypeError for a mask that is not boolean; ValueError for an unknown
+        reduction.
+
+    >>> import tinyrnn as tr
+    >>> round(tr.binary_cross_entropy([0.0, 0.0], [1.0, 0.0]).item(), 3)  # log 2
+    0.693
     """
     x, t = _as_tensor(logits), _as_tensor(targets)
     _same_shape("binary_cross_entropy", "logits", x, "targets", t)
@@ -489,11 +800,21 @@ def binary_cross_entropy(logits: Any, targets: Any, reduction: str = "mean", mas
 
 
 def mse_loss(prediction: Any, target: Any, reduction: str = "mean", mask: Any = None) -> Tensor:
-    """(prediction − target)², averaged ("mean"), summed ("sum") or one each ("none").
+    """The mean squared error.
 
-    Args: mask, bool, of the same shape; where it is False, the loss is 0 whatever stands there, and so is its gradient.
+        L = (prediction − target)²
+
+    Args:
+        prediction, target: of one shape, any.
+        reduction: "mean" over the losses that count (0 if none does), "sum", or "none" for one loss each.
+        mask: bool, of the same shape; where it is False, the loss is 0 whatever stands there, and so is its gradient.
+
     Raises: ShapeError if the shapes differ: they are not broadcast, which here is nearly always a mistake; DTypeError
-        for a mask that is not boolean.
+        for a mask that is not boolean; ValueError for an unknown reduction.
+
+    >>> import tinyrnn as tr
+    >>> tr.mse_loss([1.0, 4.0], [1.0, 2.0]).item()
+    2.0
     """
     prediction, target = _as_tensor(prediction), _as_tensor(target)
     _same_shape("mse_loss", "prediction", prediction, "target", target)
@@ -539,8 +860,13 @@ def _reduced(name: str, losses: Tensor, reduction: str, counted: Tensor | None =
 def dropout(x: Any, p: float, training: bool = True, generator: Generator | None = None) -> Tensor:
     """Set each element to 0 with probability p and scale the others by 1/(1 − p); x itself when not training.
 
+    Args: x, floats of any shape; p; training; generator, the stream of random numbers, the default one if left out.
     Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
-    Raises: ValueError for p outside [0, 1).
+    Raises: ValueError for p outside [0, 1); DTypeError for an x that is not floats.
+
+    >>> import tinyrnn as tr
+    >>> sorted(set(tr.dropout(tr.ones(1000), p=0.5).tolist()))
+    [0.0, 2.0]
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p is {p}; expected a probability from 0 up to, not including, 1")
@@ -573,9 +899,11 @@ def scheduled_sampling(target: Any, own: Any, p: Any, generator: Generator | Non
     Returns: (B, …). A gradient flows to what was chosen.
     Source: Bengio et al. 2015, "Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks"; its ε is
         1 − p.
-    Raises: ShapeError if the two differ; ValueError for p outside [0, 1].
+    Raises: ShapeError if the two differ in shape, or are single numbers; ValueError for p outside [0, 1].
 
-    >>> scheduled_sampling(tensor([1, 2, 3, 4]), tensor([5, 6, 7, 8]), p=0.5, generator=Generator(0)).tolist()
+    >>> import tinyrnn as tr
+    >>> generator = tr.Generator(0)
+    >>> tr.scheduled_sampling([1, 2, 3, 4], [5, 6, 7, 8], 0.5, generator).tolist()
     [1, 2, 3, 8]
     """
     target, own = _as_tensor(target), _as_tensor(own)
@@ -592,8 +920,13 @@ def scheduled_sampling(target: Any, own: Any, p: Any, generator: Generator | Non
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
     """(x − mean) / √(var + eps) · weight + bias, over the last axis.
 
-    Args: x (…, H); weight and bias (H,), 1 and 0 if left out.
+    Args: x (…, H); weight and bias (H,), 1 and 0 if left out; eps, which keeps an x of equal elements from 0/0.
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization".
+    Raises: ShapeError for a weight or bias of another shape.
+
+    >>> import tinyrnn as tr
+    >>> tr.layer_norm([[1.0, 3.0], [0.0, 8.0]], eps=0.0).tolist()
+    [[-1.0, 1.0], [-1.0, 1.0]]
     """
     x = _as_tensor(x)
     weight, bias = (part if part is None else _as_tensor(part) for part in (weight, bias))

@@ -35,7 +35,16 @@ from tinyrnn.traced import Replay, Traced
 
 
 def fusion(enabled: bool) -> changed_mode:
-    """Run fused functions as kernels, or with False primitive by primitive: `with tr.fusion(False): ...`."""
+    """Run fused functions as kernels, or, with `enabled` False, primitive by primitive: `with tr.fusion(False): ...`.
+
+    Each operation is then one of its own: in graphs, in profiles and in errors.
+
+    >>> import tinyrnn as tr
+    >>> with tr.fusion(False), tr.profile() as report:
+    ...     y = tr.gelu(tr.ones(2, 3))
+    >>> sorted(row.op for row in report.by_operation())  # as a kernel it is one
+    ['add', 'multiply', 'tanh']
+    """
     return changed_mode(fused=enabled)
 
 
@@ -54,12 +63,12 @@ class fused:
     Attributes: source, the kernels of the last call, as text.
     Raises: FusionError for a function that does more than that, at its first call.
 
-    >>> @fused
-    ... def swish(x, beta):
-    ...     return x / (1 + exp(-beta * x))
-    >>> from tinyrnn.functions import exp
-    >>> swish(tensor([0.0, 1.0]), 1.0)
-    tensor([0.       , 0.7310586], dtype=float32)
+    >>> import tinyrnn as tr
+    >>> @tr.fused
+    ... def leaky_relu(x, slope):
+    ...     return tr.where(x > 0, x, slope * x)
+    >>> leaky_relu(tr.tensor([-2.0, 3.0]), 0.5).tolist()
+    [-1.0, 3.0]
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -74,7 +83,8 @@ class fused:
             bound = inspect.signature(self.function).bind(*operands, **named)
             if bound.kwargs:
                 raise FusionError(
-                    f"@fused {self.function.__name__}: {', '.join(bound.kwargs)} can be given by name only"
+                    f"@fused {self.function.__name__}: {', '.join(bound.kwargs)} can be given by name only; take "
+                    "the * out of its parameters, since operands have places"
                 )
             return self(*bound.args)
         mode = current_mode()

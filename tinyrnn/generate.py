@@ -55,6 +55,16 @@ def next_distribution(
         (top-p, the nucleus).
     Raises: ValueError for an option out of range; ShapeError for logits with no last axis; NonFiniteError if all are
         −∞, or one is NaN or ∞.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import next_distribution
+    >>> logits = tr.log(tr.tensor([0.4, 0.1, 0.5]))
+    >>> for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"temperature": 0}):
+    ...     print(next_distribution(logits, **options).round(2).tolist())
+    [0.4, 0.1, 0.5]
+    [0.38, 0.02, 0.6]
+    [0.44, 0.0, 0.56]
+    [0.0, 0.0, 1.0]
     """
     if not logits.shape or logits.shape[-1] == 0:
         raise ShapeError(f"next_distribution: logits are {logits.shape}; expected (…, V)")
@@ -91,12 +101,21 @@ def _below_the_largest(name: str, logits: Any) -> Floats:
     top = x.max(axis=-1, keepdims=True)
     if not np.isfinite(top).all():
         wrong = top[~np.isfinite(top)][0]
-        raise NonFiniteError(f"{name}: the largest logit is {wrong}; expected a finite one: see the loss")
+        raise NonFiniteError(f"{name}: the largest logit is {wrong}; expected a finite one: see detect_anomaly")
     return x - top
 
 
 def draw(p: Floats, generator: Generator | None = None) -> Ints:
-    """Draw a symbol from each distribution: (…, V) to (…), by the inverse of the cumulative distribution."""
+    """Draw a symbol from each distribution, by the inverse of the cumulative distribution.
+
+    Args: p (…, V), as `next_distribution` returns them; generator, the default one if left out.
+    Returns: symbols (…).
+
+    >>> import numpy as np
+    >>> from tinyrnn.generate import draw
+    >>> draw(np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    array([1, 2])
+    """
     edges = p.cumsum(axis=-1)
     u = (generator or default_generator).host.random((*p.shape[:-1], 1)) * edges[..., -1:]
     return (edges <= u).sum(axis=-1)
@@ -131,6 +150,15 @@ def generate(
 
     Raises: ShapeError for an empty prompt, or logits of another shape; IndexRangeError for a stop symbol that the model
         does not have.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import generate
+    >>> count_to_4 = lambda x, state: (tr.one_hot((x + 1).numpy() % 5, 5) * 100, state)
+    >>> for symbol in generate(count_to_4, [1], length=9, stop=0, temperature=0):
+    ...     print(symbol)
+    2
+    3
+    4
     """
     if len(prompt) == 0:
         raise ShapeError("generate: the prompt is empty; expected one symbol or more")
@@ -163,6 +191,7 @@ def sample(
     Raises: as `generate`.
 
     >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import sample
     >>> count_to_4 = lambda x, state: (tr.one_hot((x + 1).numpy() % 5, 5) * 100, state)
     >>> sample(count_to_4, [[1, 3, 4]], length=3, stop=0, temperature=0)
     [[2, 3, 4], [4], []]
@@ -199,7 +228,17 @@ def _drawn(
 
 
 class Hypothesis(NamedTuple):
-    """A sequence that a beam search has found."""
+    """A sequence that a beam search has found.
+
+    >>> import math
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import beam_search
+    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    >>> model = lambda x, state: (tr.log(p[x]), state)  # p[a, b]: b follows a; 0 ends
+    >>> best = beam_search(model, [[0]], length=9, width=2, stop=0)[0].best
+    >>> best.symbols, round(math.exp(best.log_probability), 2)  # p[0, 2] · p[2, 0]
+    ((2,), 0.32)
+    """
 
     symbols: tuple[int, ...]
     """Without the prompt and the stop symbol."""
@@ -212,11 +251,27 @@ class Hypothesis(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """A symbol that a beam search has weighed after one of its hypotheses: a node of its tree."""
+    """A symbol that a beam search has weighed after one of its hypotheses: a node of its tree.
+
+    >>> import math
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import beam_search
+    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    >>> model = lambda x, state: (tr.log(p[x]), state)  # p[a, b]: b follows a; 0 ends
+    >>> (beam,) = beam_search(model, [[0]], length=9, width=1, stop=0, tree=2)
+    >>> for node in beam.tree:
+    ...     probability = round(math.exp(node.log_probability), 2)
+    ...     print(node.parent, node.symbol, probability, node.kept)
+    -1 1 0.5 True
+    -1 2 0.4 False
+    0 0 0.4 True
+    0 1 0.3 False
+    """
 
     parent: int
     """The place in the tree of the symbol before; −1 after the prompt."""
     symbol: int
+    """Its number."""
     log_probability: float
     """log P(symbol | prompt and the symbols before)."""
     total: float
@@ -228,7 +283,16 @@ class Expansion(NamedTuple):
 
 
 class Beam(NamedTuple):
-    """What a beam search has found for one input."""
+    """What a beam search has found for one input.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import beam_search
+    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    >>> model = lambda x, state: (tr.log(p[x]), state)  # p[a, b]: b follows a; 0 ends
+    >>> (beam,) = beam_search(model, [[0]], length=9, width=2, stop=0, n_best=2)
+    >>> [hypothesis.symbols for hypothesis in beam.hypotheses], beam.best.symbols
+    ([(2,), (1,)], (2,))
+    """
 
     hypotheses: list[Hypothesis]
     """The best n_best, best first."""
@@ -288,10 +352,13 @@ def beam_search(
         IndexRangeError for a stop symbol that the model does not have; NonFiniteError if all logits are −∞, or one is
         NaN or ∞.
 
+    >>> import math
     >>> import tinyrnn as tr
-    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])  # p[a, b]: b follows a; 0 is the end
+    >>> from tinyrnn.generate import beam_search
+    >>> p = tr.tensor([[0.1, 0.5, 0.4], [0.4, 0.3, 0.3], [0.8, 0.1, 0.1]])
+    >>> model = lambda x, state: (tr.log(p[x]), state)  # p[a, b]: b follows a; 0 ends
     >>> for width in (1, 2):
-    ...     best = beam_search(lambda x, state: (tr.log(p[x]), state), [[0]], length=9, width=width, stop=0)[0].best
+    ...     best = beam_search(model, [[0]], length=9, width=width, stop=0)[0].best
     ...     print(best.symbols, round(math.exp(best.log_probability), 2))
     (1,) 0.2
     (2,) 0.32
@@ -432,6 +499,7 @@ def take_batch(state: Any, index: npt.ArrayLike, axis: int = 1, batch: int | Non
         state; IndexRangeError for a position outside the batch.
 
     >>> import tinyrnn as tr
+    >>> from tinyrnn.generate import take_batch
     >>> take_batch({"h": tr.tensor([[1, 2, 3]]), "step": 7}, [2, 2, 0])
     {'h': tensor([[3, 3, 1]], shape=(1, 3), dtype=int64), 'step': 7}
     """

@@ -35,11 +35,23 @@ def gradcheck(
         inputs: float64 tensors; those that require a gradient are checked. A layer's parameters may be among them,
             though f ignores those arguments: gradcheck(lambda x, *_: lstm(x)[0], [x, *lstm.parameters()]).
         eps, atol, rtol: step and tolerances, |a − n| ≤ atol + rtol |n|.
+        seed: where the stream of random directions starts.
 
     Returns: True.
     Raises: GradientError naming the order, the input that disagrees, both numbers, and the operation whose own rule is
-        at fault if there is one; DTypeError for inputs that are not float64.
+        at fault if there is one; DTypeError for inputs that are not float64, or not in one list; GraphError if none
+        requires a gradient.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor([0.5, -1.0], dtype="float64", requires_grad=True)
+    >>> tr.gradcheck(lambda x: x * tr.tanh(x), x)
+    True
     """
+    if not isinstance(order, int):
+        raise DTypeError(
+            f"gradcheck: order is a {type(order).__name__}; expected an int: several inputs are given as one list, "
+            "gradcheck(f, [a, b])"
+        )
     xs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     for i, x in enumerate(xs):
         if x.dtype != DType.float64:

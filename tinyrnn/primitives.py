@@ -32,7 +32,19 @@ Rule = Callable[..., Any]
 
 
 class Slice:
-    """A gradient for x[index] alone, zero elsewhere: what flows into a tensor that was indexed."""
+    """A gradient for x[index] alone, zero elsewhere: what flows into a tensor that was indexed.
+
+    A rule returns one where the rest would be zeros; those of one tensor are added up in place, at the end.
+
+    Args: index, as x[index] takes it; gradient, of the shape of x[index].
+
+    >>> import tinyrnn as tr
+    >>> first = tr.primitive("first", forward=lambda xp, x: xp.getitem(x, 0),
+    ...                      vjp=(lambda ops, gy, y, x: tr.Slice(0, gy),), saves=("",))
+    >>> x = tr.tensor([5.0, 6.0, 7.0], requires_grad=True)
+    >>> tr.grad(tr.apply(first, x), x).tolist()
+    [1.0, 0.0, 0.0]
+    """
 
     __slots__ = ("gradient", "index")
 
@@ -41,7 +53,19 @@ class Slice:
 
 
 class Outer:
-    """The product aᵀ g, not multiplied yet: a weight used T times makes one large product of T small ones."""
+    """The product aᵀ g, not multiplied yet: a weight used T times makes one large product of T small ones.
+
+    Args: a (…, I) and gradient g (…, O), whose rows belong together; the product is (I, O).
+
+    >>> import tinyrnn as tr
+    >>> rules = (lambda ops, gy, y, x, W: ops.matmul(gy, ops.transposed(W)),
+    ...          lambda ops, gy, y, x, W: tr.Outer(x, gy))
+    >>> times = tr.primitive("times", forward=lambda xp, x, W: x @ W, vjp=rules,
+    ...                      saves=("W", "x"))
+    >>> W = tr.ones(2, 1, requires_grad=True)
+    >>> tr.grad(tr.apply(times, [[3.0, 4.0]], W), W).tolist()
+    [[3.0], [4.0]]
+    """
 
     __slots__ = ("a", "gradient")
 
@@ -60,7 +84,17 @@ class Spread:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Primitive:
-    """An operation and its gradient: see the top of this module, and `primitive`, which makes one."""
+    """An operation and its gradient: see the top of this module, and `primitive`, which makes one.
+
+    Args: name, forward, vjp, saves and dtype, as for `primitive`.
+    Attributes: operands, the names of what `forward` takes before the `*`.
+    Raises: ValueError where the parts do not fit together, or where a rule for all operands does not return one
+        gradient for each.
+
+    >>> from tinyrnn.primitives import multiply
+    >>> multiply, multiply.saves  # the rule for a reads b, and the rule for b reads a
+    (<primitive multiply(a, b)>, ('b', 'a'))
+    """
 
     name: str
     forward: Rule
@@ -100,6 +134,8 @@ class Primitive:
         Args:
             gys: ∂L/∂y for each result, None where nothing flowed in.
             rooms: the memory of this walk, for a rule that can write a gradient where it is wanted.
+
+        Raises: ValueError if one rule for all operands returned something else than a gradient for each.
         """
         operands = tuple([ops.operand(x) for x in node.operands])
         results = tuple([ops.result(node, i) for i in range(len(gys))])
@@ -138,10 +174,12 @@ def primitive(
 
     Raises: ValueError where the parts do not fit together, or a built-in has that name.
 
-    >>> cube = primitive("cube", forward=lambda xp, x: x * x * x,
-    ...                  vjp=(lambda ops, gy, y, x: 3 * x * x * gy,), saves=("x",))
-    >>> cube
-    <primitive cube(x)>
+    >>> import tinyrnn as tr
+    >>> cube = tr.primitive("cube", forward=lambda xp, x: x * x * x,
+    ...                     vjp=(lambda ops, gy, y, x: 3 * x * x * gy,), saves=("x",))
+    >>> x = tr.tensor(2.0, dtype="float64", requires_grad=True)
+    >>> tr.apply(cube, x).item(), tr.gradcheck(lambda x: tr.apply(cube, x), x)
+    (8.0, True)
     """
     if name in BUILT_IN:
         raise ValueError(f"primitive {name!r} is built in; choose another name")

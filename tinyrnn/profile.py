@@ -41,6 +41,12 @@ def profile(top: int = 15) -> Report:
     Args: top, the most lines of a table; what is left is added up in one more.
     Returns: a `Report`.
     Raises: ValueError for a top that is not an int of 1 or more.
+
+    >>> import tinyrnn as tr
+    >>> with tr.profile() as report:
+    ...     y = tr.ones(2, 3) @ tr.ones(3, 4)
+    >>> [(row.op, row.calls, row.bytes) for row in report.by_operation()]
+    [('matmul', 1, 32)]
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ValueError(f"profile: top is {top!r}; expected an int of 1 or more, the most lines of a table")

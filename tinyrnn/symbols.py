@@ -276,7 +276,7 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         others = {n for n in axis if n != 1}
         if len(others) > 1:
             raise ShapeError(
-                f"shapes {' and '.join(map(str, shapes))} do not fit together: they differ where none is 1"
+                f"shapes {' and '.join(map(str, shapes))} do not fit together: they differ where none is 1; reshape one"
             )
         lengths.append(others.pop() if others else 1)
     return tuple(lengths)

@@ -33,10 +33,24 @@ class Tensor:
 
     Make one with `tr.tensor`. Arithmetic, indexing and methods are NumPy's; they never change a tensor, they make a new
     one. One that was made from tensors that require a gradient remembers how, and so can be differentiated.
+
+    Args: array, one of the backend's; backend; node, None where nothing was recorded, and index, which of its results
+        it is. An operation gives them; `tr.tensor` is for you.
+    Raises: BackendError where tensors of two backends meet, or NumPy asks for what is elsewhere; ShapeError, DTypeError
+        or IndexRangeError that name an operation and its operands; ShapeError where one number is needed, as for `if`
+        and float(), and there are several; DTypeError for len() of a single number, and for a function of NumPy's;
+        GraphError for x[i] = value, for += where a graph needs the old values, and for a copy of what operations
+        recorded.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor([1.0, 2.0], requires_grad=True)
+    >>> y = (x * x).sum()
+    >>> y.backward()
+    >>> y.item(), x.grad.tolist()
+    (5.0, [2.0, 4.0])
     """
 
     __slots__ = ("__weakref__", "array", "backend", "index", "node", "version")
-    __array_ufunc__ = None  # so that numpy_array * tensor asks the tensor
 
     def __init__(self, array: Array, backend: Backend, node: Node | None = None, index: int = 0) -> None:
         self.array, self.backend, self.node, self.index = array, backend, node, index
@@ -91,17 +105,21 @@ class Tensor:
         return id(self)  # == compares elements, so identity is what a dict can go by
 
     def __bool__(self) -> bool:
-        if self.size != 1:
+        value = self.backend.to_host(self.array)  # first, as a tensor that has no values yet says so itself
+        if value.size != 1:
             raise ShapeError(
                 f"bool() of a tensor of shape {self.shape}: true or false for which element? Choose element by element "
                 "with tr.where(mask, a, b), or ask for all: bool(mask.min()), or for any: bool(mask.max())"
             )
-        return bool(self.item())
+        return bool(value.item())
 
     # ------------------------------------------------ in and out
 
     def item(self) -> Any:
-        """Return the only element as a Python number; it waits for the device."""
+        """Return the only element as a Python number; it waits for the device.
+
+        Raises: ShapeError for a tensor of several elements, or none.
+        """
         if self.size != 1:
             raise ShapeError(f"item() of a tensor of shape {self.shape}; expected a single element: index it first")
         return self.backend.to_host(self.array).item()
@@ -146,12 +164,18 @@ class Tensor:
         return _rebuild, (type(self), self.numpy().copy(), self.backend.name, self.requires_grad)
 
     def astype(self, dtype: Any) -> Tensor:
-        """Return it with elements of another type; an integer result has no gradient."""
+        """Return it with elements of another type; an integer result has no gradient.
+
+        Raises: DTypeError for a dtype that there is not.
+        """
         dtype = DType.of(dtype)
         return self if dtype is self.dtype else apply(p.astype, self, dtype=dtype)
 
     def to(self, backend: str | Backend) -> Tensor:
-        """Return it on another backend, itself if it is there already; gradients travel back."""
+        """Return it on another backend, itself if it is there already; gradients travel back.
+
+        Raises: BackendError if there is no such backend, or it cannot run here.
+        """
         target = backends.get(backend)
         if target is self.backend:
             return self
@@ -161,7 +185,11 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether operations on this tensor are recorded; assign True to a tensor you made to make it a leaf."""
+        """Whether operations on this tensor are recorded; assign True to a tensor you made to make it a leaf.
+
+        Raises: GraphError when assigned to the result of an operation; DTypeError for True where the elements are no
+            floats.
+        """
         return self.node is not None
 
     @requires_grad.setter
@@ -177,7 +205,11 @@ class Tensor:
 
     @property
     def grad(self) -> Tensor | None:
-        """∂L/∂(this tensor), summed over the calls of L.backward(); None before, and for what does not retain it."""
+        """∂L/∂(this tensor), summed over the calls of L.backward(); None before, and for what does not retain it.
+
+        Raises: GraphError when assigned to a tensor that keeps none; DTypeError or ShapeError for one that does not
+            fit.
+        """
         return self.node.grads.get(self.index) if self.node and self.node.grads else None
 
     @grad.setter
@@ -200,7 +232,8 @@ class Tensor:
             gy: ∂L/∂(this tensor), of its shape; may be left out for a single number, where it is 1.
             retain_graph: keep the graph, so that it can be walked again.
 
-        Raises: GraphError if nothing was recorded, the graph has been used up, or an operand was changed in place.
+        Raises: GraphError if nothing was recorded, the graph has been used up, or an operand was changed in place;
+            ShapeError for a gy of another shape, or none where there are several elements.
         """
         found = walk(_roots([self], [gy]), ArrayOps, free=not retain_graph)
         for (node, index), g in found.items():
@@ -213,9 +246,12 @@ class Tensor:
         return Tensor(self.array, self.backend)
 
     def retain_grad(self) -> None:
-        """Keep the gradient of this result too when backward() passes through it, as `.grad`."""
+        """Keep the gradient of this result too when backward() passes through it, as `.grad`.
+
+        Raises: GraphError if it requires no gradient.
+        """
         if not self.node:
-            raise GraphError("retain_grad: this tensor requires no gradient")
+            raise GraphError("retain_grad: this tensor requires no gradient; first make what it comes from require one")
         self.node.grads = self.node.grads or {}
         self.node.grads.setdefault(self.index, None)
 
@@ -223,13 +259,18 @@ class Tensor:
         """Have `hook(gradient)` called when the gradient of this tensor is complete; what it returns replaces it.
 
         Returns: a handle; `handle.remove()` ends it.
+        Raises: GraphError if it requires no gradient.
         """
         if not self.node:
-            raise GraphError("register_hook: this tensor requires no gradient")
+            raise GraphError("register_hook: this tensor requires no gradient; first set requires_grad=True")
         return Hook(self.node, self.index, hook)
 
     def assign(self, value: Any) -> Self:
-        """Give a leaf new values, as an optimiser does; a graph that has used the old ones will say so."""
+        """Give a leaf new values, as an optimiser does; a graph that has used the old ones will say so.
+
+        Raises: GraphError for the result of an operation; ShapeError for values of another shape; BackendError for
+            values on another backend.
+        """
         if self.node and self.node.op:
             raise GraphError("assign: this tensor is the result of an operation; only a leaf takes new values")
         _, (_, new) = _together("assign", (self, value))
@@ -241,6 +282,20 @@ class Tensor:
         return self
 
     # ------------------------------------------------ operators
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Tensor:
+        """`array * tensor`, which NumPy asks the tensor for; its functions are refused, as they would keep no graph."""
+        if method == "__call__" and ufunc.__name__ in _OPERATORS and not options:
+            return _OPERATORS[ufunc.__name__](*operands)
+        name = {"absolute": "abs"}.get(ufunc.__name__, ufunc.__name__)
+        if name in _OPERATORS:
+            advice = "in place of `array += tensor` write `array = array + tensor`, which makes a tensor"
+        else:
+            advice = f"tr.{name} takes tensors" if name in p.registry else "tr.primitive makes an operation of yours"
+        raise DTypeError(
+            f"np.{ufunc.__name__} of a tensor: it computes with arrays, and would keep nothing for a gradient; "
+            f"{advice}. (x.numpy() is the array of a tensor x.)"
+        )
 
     def __add__(self, other: Any) -> Tensor:
         return apply(p.add, self, other)
@@ -348,29 +403,29 @@ class Tensor:
     # ------------------------------------------------ methods, as NumPy's
 
     def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Σ x over `axis`, one, several or (None) all."""
+        """Σ x over `axis`, one, several or (None) all; `keepdims` keeps them, with length 1. See `tr.sum`."""
         return apply(p.sum, self._numbers(), axis=axis, keepdims=keepdims)
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Σ x / n over `axis`, one, several or (None) all."""
+        """Σ x / n over `axis`, one, several or (None) all; `keepdims` keeps them, with length 1. See `tr.mean`."""
         total = self.sum(axis, keepdims)
         return total / (self.size / total.size if total.size else float("nan"))
 
     def var(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Σ (x − mean)² / n over `axis`: the variance, divided by n (ddof 0)."""
+        """Σ (x − mean)² / n over `axis`: the variance, divided by n (ddof 0). See `tr.var`."""
         deviation = self - self.mean(axis, keepdims=True)
         return (deviation * deviation).mean(axis, keepdims)
 
     def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Return the largest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+        """Return the largest element along `axis`; the gradient goes to it. See `tr.max`."""
         return apply(p.max, self._numbers(), axis=axis, keepdims=keepdims).astype(self.dtype)
 
     def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        """Return the smallest element along `axis`; the gradient goes to it, in equal shares where several tie."""
+        """Return the smallest element along `axis`; the gradient goes to it. See `tr.min`."""
         return apply(p.min, self._numbers(), axis=axis, keepdims=keepdims).astype(self.dtype)
 
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        """Return the position of the (first) largest element along `axis`, int64; no gradient."""
+        """Return the position of the (first) largest element along `axis`, int64; no gradient. See `tr.argmax`."""
         return apply(p.argmax, self._numbers(), axis=axis, keepdims=keepdims)
 
     def _numbers(self) -> Tensor:
@@ -378,7 +433,10 @@ class Tensor:
         return self.astype(DType.int64) if self.dtype is DType.bool else self
 
     def clip(self, low: float | None = None, high: float | None = None) -> Tensor:
-        """min(max(x, low), high); the gradient passes inside and at the bounds."""
+        """min(max(x, low), high); the gradient passes inside and at the bounds. See `tr.clip`.
+
+        Raises: DTypeError for a bound that is an array.
+        """
         bounds = {"low": low, "high": high}
         plain = {name: _together("clip", (self, x))[1][1] for name, x in bounds.items() if x is not None}
         if not all(isinstance(x, int | float) for x in plain.values()):
@@ -386,12 +444,18 @@ class Tensor:
         return apply(p.clip, self.astype(backends.promote(self.dtype, *map(type, plain.values()))), **plain)
 
     def reshape(self, *shape: Any) -> Tensor:
-        """Return the same elements in another shape; one length may be -1 and is computed."""
-        return apply(p.reshape, self, shape=_flat(shape))
+        """Return the same elements in another shape, x.reshape(2, -1) or x.reshape((2, -1)). See `tr.reshape`.
+
+        Raises: ShapeError for a shape of another number of elements.
+        """
+        return apply(p.reshape, self, shape=_flat(shape, "reshape"))
 
     def transpose(self, *axes: Any) -> Tensor:
-        """Return it with its axes in the given order, reversed if none is given."""
-        order = _axes(_flat(axes), self.ndim, "transpose") if axes else tuple(reversed(range(self.ndim)))
+        """Return it with its axes in the given order, reversed if none is given. See `tr.transpose`.
+
+        Raises: ShapeError unless each axis is named once.
+        """
+        order = _axes(_flat(axes, "transpose"), self.ndim, "transpose") if axes else tuple(reversed(range(self.ndim)))
         if sorted(order) != list(range(self.ndim)):
             raise ShapeError(f"transpose: axes {order}; expected each of the {self.ndim} axes of {self.shape} once")
         return apply(p.transpose, self, axes=order)
@@ -402,14 +466,20 @@ class Tensor:
         return self.transpose()
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
-        """Return it with two axes exchanged."""
+        """Return it with two axes exchanged. See `tr.swapaxes`.
+
+        Raises: ShapeError for an axis that it does not have.
+        """
         a, b = _axes((axis1, axis2), self.ndim, "swapaxes")
         order = list(range(self.ndim))
         order[a], order[b] = b, a
         return self.transpose(order)
 
     def squeeze(self, axis: Axis = None) -> Tensor:
-        """Return it without axes of length 1: the given ones, or all."""
+        """Return it without axes of length 1: the given ones, or all. See `tr.squeeze`.
+
+        Raises: ShapeError for an axis that it does not have, or of another length.
+        """
         axes = range(self.ndim) if axis is None else _axes(axis, self.ndim, "squeeze")
         if axis is not None and any(self.shape[a] != 1 for a in axes):
             raise ShapeError(f"squeeze: axis {axis} of shape {self.shape}; expected axes of length 1")
@@ -454,14 +524,17 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         dtype: `tr.float32` or "float32".
         requires_grad: record what is computed with it, so that it can receive a gradient. Floats only.
 
-    >>> tensor([[1, 2], [3, 4]], dtype="float32")
+    Raises: DTypeError for data that is no regular block of numbers, a list of tensors (`tr.stack` joins them), a dtype
+        that there is not, or requires_grad where the elements are no floats.
+
+    >>> import tinyrnn as tr
+    >>> tr.tensor([[1, 2], [3, 4]], dtype="float32")
     tensor([[1., 2.],
             [3., 4.]], shape=(2, 2), dtype=float32)
     """
     if isinstance(data, Tensor):
         data = data.array
-    elif isinstance(data, list | tuple) and any(isinstance(part, Tensor) for part in data):
-        raise DTypeError("tensor: the data is a list of tensors; tr.stack(list) joins them and keeps their gradients")
+    _see_no_tensors("tensor: the data", data)
     backend = backends.of(data) or backends.current()
     if backend.name == "numpy":
         backend = backends.current()  # host data goes where new tensors go
@@ -482,8 +555,9 @@ def from_dlpack(array: Any) -> Tensor:
     Raises: DTypeError for anything else, or an array of a dtype or on a device that no tensor is.
 
     >>> import numpy as np
+    >>> import tinyrnn as tr
     >>> theirs = np.zeros(2)
-    >>> x = from_dlpack(theirs)
+    >>> x = tr.from_dlpack(theirs)
     >>> theirs[:] = 3
     >>> x.tolist()
     [3.0, 3.0]
@@ -508,6 +582,15 @@ def detach(state: Any) -> Any:
     """Cut a tensor, or every tensor of a (nested) tuple, NamedTuple, list or dict, off from its history.
 
     Truncated backpropagation through time: `state = tr.detach(state)` between two windows of a text.
+
+    Args: state, such a thing, or None, which stays None.
+    Raises: DTypeError for anything else.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.tensor(2.0, requires_grad=True)
+    >>> state = w * w, w + 1
+    >>> [part.requires_grad for part in tr.detach(state)]
+    [False, False]
     """
     if state is None:
         return None
@@ -543,11 +626,21 @@ def apply(op: p.Primitive, *operands: Any, **params: Any) -> Any:
     """Run a primitive, and record a node if one of its operands requires a gradient.
 
     Args:
-        op: the primitive; operands: tensors, Python numbers, or anything that `tr.tensor` takes; params: its own.
+        op: the primitive.
+        *operands: tensors, Python numbers, or anything that `tr.tensor` takes.
+        **params: its own.
 
     Returns: a Tensor, or a tuple of them if the primitive has several results.
     Raises: BackendError if the operands are on different backends; ShapeError, DTypeError or IndexRangeError that name
         the operation, its operands, the module and the time step.
+
+    >>> import tinyrnn as tr
+    >>> square = tr.primitive("square", forward=lambda xp, x: x * x,
+    ...                       vjp=(lambda ops, gy, y, x: 2 * x * gy,), saves=("x",))
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> y = tr.apply(square, x)
+    >>> y.item(), tr.grad(y, x).item()
+    (9.0, 6.0)
     """
     backend = _shared(operands)
     if backend is None:
@@ -669,6 +762,7 @@ def _operand(name: str, x: Any, backend: Backend) -> Any:
             return plain(x)
     if isinstance(x, Real):  # NumPy's numbers too are plain ones, at home on every backend
         return int(x) if isinstance(x, Integral) else float(x)
+    _see_no_tensors(f"{name}: an operand", x)
     owner = backends.of(x)
     if owner is not None and owner is not backend:
         raise BackendError(
@@ -679,6 +773,15 @@ def _operand(name: str, x: Any, backend: Backend) -> Any:
         return Tensor(backend.copy(backend.asarray(x)), backend)  # the graph must not see what becomes of x
     except DTypeError as error:
         raise DTypeError(f"{name}: {error}") from None
+
+
+def _see_no_tensors(what: str, data: Any) -> None:
+    """Refuse a list or a state of tensors, of which NumPy would make an array without gradients."""
+    if isinstance(data, list | tuple) and any(isinstance(part, Tensor) for part in data):
+        if fields := getattr(data, "_fields", ()):
+            told = f"{type(data).__name__}({', '.join(fields)}); take the tensor that is meant: state.{fields[0]}"
+            raise DTypeError(f"{what} is {told}")
+        raise DTypeError(f"{what} is a list of tensors; tr.stack(list) joins them and keeps their gradients")
 
 
 def promoted(name: str, *operands: Any) -> tuple[Any, ...]:
@@ -700,8 +803,14 @@ def _promoted(kind: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
 def matmul(a: Any, b: Any) -> Tensor:
     """The matrix product a b: (…, n, k) @ (…, k, m) -> (…, n, m); a vector (k,) counts as one row or one column.
 
-    >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
-    11.0
+        yᵢⱼ = Σₖ aᵢₖ bₖⱼ
+
+    Raises: ShapeError for a single number, or shapes that do not fit; BackendError for operands on two backends.
+
+    >>> import tinyrnn as tr
+    >>> a, b = tr.tensor([[1.0, 2.0]]), tr.tensor([[3.0], [4.0]])
+    >>> (a @ b).tolist(), tr.matmul(b, a).shape
+    ([[11.0]], (2, 2))
     """
     half = current_mode().products
     if half is not None:
@@ -728,6 +837,19 @@ def matmul(a: Any, b: Any) -> Tensor:
     right = b.reshape(-1, 1) if b.ndim == 1 else b
     y = apply(p.matmul, left, right)
     return y.squeeze(tuple(axis for axis, x in ((-2, a), (-1, b)) if x.ndim == 1))
+
+
+_OPERATORS: dict[str, Callable[..., Tensor]] = {  # what Python's operators are called in NumPy
+    name: functools.partial(apply, p.registry[name])
+    for name in (
+        *("add", "subtract", "multiply", "divide", "power"),
+        *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
+    )
+} | {
+    "matmul": matmul,
+    "bitwise_and": functools.partial(apply, p.logical_and),
+    "bitwise_or": functools.partial(apply, p.logical_or),
+}
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -792,11 +914,13 @@ def grad(
         create_graph: record the backward pass too, so that the result can be differentiated again.
 
     Returns: a tensor if xs is one, a tuple otherwise; each of its x's shape and dtype.
-    Raises: GraphError if y or an x requires no gradient, or the graph has been used up.
+    Raises: GraphError if y or an x requires no gradient, the graph has been used up, or an operand was changed in
+        place; ShapeError for a gy of another shape, or none where y has several elements.
 
-    >>> x = tensor(3.0, requires_grad=True)
-    >>> slope = grad(x**2, x, create_graph=True)
-    >>> slope.item(), grad(slope, x).item()
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor(3.0, requires_grad=True)
+    >>> slope = tr.grad(x**2, x, create_graph=True)
+    >>> slope.item(), tr.grad(slope, x).item()
     (6.0, 2.0)
     """
     ys, gys = ([y], [gy]) if isinstance(y, Tensor) else (list(y), [None] * len(y) if gy is None else list(gy))
@@ -846,10 +970,13 @@ def _roots(ys: Sequence[Tensor], gys: Sequence[Any], create_graph: bool = False)
 # ---------------------------------------------------------------- reading shapes and indices
 
 
-def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+def _flat(numbers: tuple[Any, ...], name: str) -> tuple[int, ...]:
     """Read f(2, 3), f((2, 3)) and f([2, 3]) alike."""
     given = numbers[0] if len(numbers) == 1 and isinstance(numbers[0], tuple | list) else numbers
-    return tuple(operator.index(n) for n in given)
+    try:
+        return tuple(operator.index(n) for n in given)
+    except TypeError:
+        raise DTypeError(f"{name}: given {given!r}; expected ints") from None
 
 
 def _axes(axis: int | tuple[int, ...] | list[int], ndim: int, name: str) -> tuple[int, ...]:
@@ -872,7 +999,9 @@ def _index(index: Any, backend: Backend) -> Any:
     dtype = DType.int64 if isinstance(index, list) and not index else None  # [] has no type, but means integers
     array = index if isinstance(index, Tensor) else Tensor(backend.copy(backend.asarray(index, dtype)), backend)
     if array.backend is not backend:
-        raise BackendError(f"getitem: the index is on {array.backend.name!r} and the tensor on {backend.name!r}")
+        raise BackendError(
+            f"getitem: the index is on {array.backend.name!r} and the tensor on {backend.name!r}; move one of them"
+        )
     if array.dtype.is_floating:
         raise DTypeError(f"getitem: the index is a tensor of {array.dtype}; expected integers or booleans")
     return array.array

@@ -47,7 +47,8 @@ class Traced:
             raise
         except BackendError as error:
             raise FusionError(
-                f"@fused {function.__name__}: it computes with a tensor that is not one of its arguments ({error}); "
+                f"@fused {function.__name__}: it computes with a tensor that is not one of its arguments "
+                f"({str(error).partition(';')[0]}); "
                 "pass it as one"
             ) from error
         self.single = not isinstance(returned, tuple)

@@ -57,14 +57,31 @@ _current: ContextVar[Backend | None] = ContextVar("tinyrnn.backend", default=Non
 
 
 def register(name: str, factory: Factory) -> None:
-    """Make `factory(device)` known as the backend `name`; it is called at the first use of each device."""
+    """Make `factory(device)` known as the backend `name`; it is called at the first use of each device.
+
+    Args: name, what `use_backend` takes; factory, a function of the text behind "name:", "" where there is none, that
+        returns a Backend.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn import backends
+    >>> from tinyrnn.backends.numpy_backend import NumPyBackend
+    >>> class Traced(NumPyBackend):
+    ...     name = "traced"
+    >>> backends.register("traced", lambda device: Traced())
+    >>> tr.tensor([1.0, 2.0]).to("traced")
+    tensor([1., 2.], dtype=float32, backend=traced)
+    """
     _factories[name] = factory
 
 
 def get(name: str | Backend) -> Backend:
-    """Return the backend called `name`, "cupy" or with a device "cupy:1".
+    """Return the backend called `name`, "cupy" or with a device "cupy:1"; given a Backend, return that.
 
     Raises: BackendError that lists what there is, or says what to install.
+
+    >>> from tinyrnn import backends
+    >>> backends.get("numpy")
+    <backend numpy>
     """
     if not isinstance(name, str):
         return name
@@ -88,7 +105,13 @@ def _factory(family: str) -> Factory:
 
 
 def of(array: object) -> Backend | None:
-    """Return the backend that `array` belongs to, None for host data that is nobody's."""
+    """Return the backend that `array` belongs to, None for host data that is nobody's.
+
+    >>> import numpy as np
+    >>> from tinyrnn import backends
+    >>> backends.of(np.zeros(2)), backends.of([0.0, 0.0])
+    (<backend numpy>, None)
+    """
     for backend in _loaded.values():
         if backend.owns(array):
             return backend
@@ -97,21 +120,35 @@ def of(array: object) -> Backend | None:
 
 
 def current() -> Backend:
-    """Return the backend that new tensors go to."""
+    """Return the backend that new tensors go to.
+
+    Raises: BackendError if TINYRNN_BACKEND, in the environment, names one that there is not, or that cannot run here.
+
+    >>> from tinyrnn import backends
+    >>> with backends.use_backend("numpy"):
+    ...     backends.current()
+    <backend numpy>
+    """
     return _current.get() or get(os.environ.get("TINYRNN_BACKEND") or "numpy")
 
 
 class use_backend:
     """Send new tensors to a backend, from here on or inside a `with` block; local to the thread or task.
 
-    tr.use_backend("cupy")            # from here on
-    with tr.use_backend("numpy"):     # for these lines
-        ...
+        tr.use_backend("cupy")            # from here on
+        with tr.use_backend("numpy"):     # for these lines
+            ...
 
     Tensors that exist stay where they are: `x.to("cupy")` moves one.
 
     Args: name, "numpy", "cupy", "cupy:1", one that was registered, or a Backend.
     Raises: BackendError if there is no such backend, or it cannot run here.
+
+    >>> import tinyrnn as tr
+    >>> with tr.use_backend("numpy"):
+    ...     x = tr.zeros(2)
+    >>> x.backend
+    <backend numpy>
     """
 
     def __init__(self, name: str | Backend) -> None:

@@ -25,8 +25,11 @@ Run = Callable[[int, int, "Sequence[Any]", "Sequence[Array | None]"], "list[Arra
 class DType(enum.StrEnum):
     """An element type, the same on every backend; equal to its name and to the types of NumPy and its kin.
 
-    >>> DType.float32 == "float32"
-    True
+    Its members are attributes of `tr` too: `tr.float32`, `tr.int64`, and `tr.bool_`, which leaves Python's bool alone.
+
+    >>> import tinyrnn as tr
+    >>> tr.zeros(2).dtype, tr.float32 == "float32", tr.float32.is_floating
+    (tinyrnn.float32, True, True)
     """
 
     bool = "bool"
@@ -104,6 +107,12 @@ class Backend(Protocol):
     """An array namespace (`backend.exp`, `backend.where`, … as the array API standard names them) and what it lacks.
 
     Everything that differs between devices is here; nothing above this floor asks which device it runs on.
+
+    >>> from tinyrnn import backends
+    >>> xp = backends.get("numpy")
+    >>> x = xp.asarray([0.0, 4.0])
+    >>> xp.sqrt(x), xp.dtype(x)
+    (array([0., 2.], dtype=float32), tinyrnn.float32)
     """
 
     name: str

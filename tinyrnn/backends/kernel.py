@@ -33,8 +33,17 @@ OPERATORS = {  # as Python and C write them alike
 class Input:
     """An array that a kernel reads, or a number.
 
-    Layouts: "rows" (R, lanes·C); "row" (lanes·C,), the same for every row; "column" (R,), the same for every column;
-    "stack" (lanes, R, C); "number", a Python number given at each call.
+    Fields:
+        dtype: of its elements.
+        layout: "rows" (R, lanes·C); "row" (lanes·C,), the same for every row; "column" (R,), the same for every column;
+            "stack" (lanes, R, C); "number", a Python number given at each call.
+        lanes: how many times it is as wide as the grid.
+        meaning: what the function that was fused calls it; two kernels that differ in this alone are equal.
+
+    >>> from tinyrnn.backends import DType, Input
+    >>> z = Input(DType.float32, "rows", lanes=4, meaning="z")
+    >>> z.lanes  # (B, 4H): the gates i, f, g and o of an LSTM, side by side
+    4
     """
 
     dtype: DType
@@ -45,7 +54,16 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """An array that a kernel writes: the values of its lanes, by their place in the code; "rows" or "stack"."""
+    """An array that a kernel writes.
+
+    Fields: dtype, of its elements; layout, "rows" or "stack", as for an Input; values, one for each lane, by their
+        place in the code; meaning, for people.
+
+    >>> from tinyrnn.backends import DType, Output
+    >>> h = Output(DType.float32, "rows", values=(9,), meaning="result 0")
+    >>> h.values  # (B, H): one lane, whose value is at place 9 of the code
+    (9,)
+    """
 
     dtype: DType
     layout: str
@@ -57,7 +75,14 @@ class Output:
 class Instruction:
     """One value: op applied to earlier values.
 
-    The op is that of a primitive; or "load", of (input, lane); or "literal", of a number; or "astype".
+    Fields: op, that of a primitive, or "load", "literal" or "astype"; arguments, the places in the code of those
+        values, for "load" an (input, lane), for "literal" a number; dtype, of the value.
+
+    >>> from tinyrnn.backends import DType, Instruction
+    >>> load = Instruction("load", (0, 2), DType.float32)  # g: lane 2 of input 0
+    >>> tanh = Instruction("tanh", (0,), DType.float32)  # of place 0 of the code
+    >>> [instruction.op for instruction in (load, tanh)]
+    ['load', 'tanh']
     """
 
     op: str
@@ -67,7 +92,17 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is computed at each place (i, j) of the grid: `code`, from `inputs` into `outputs`."""
+    """What is computed at each place (i, j) of the grid: `code`, from `inputs` into `outputs`; `name` is for people.
+
+    >>> import numpy as np
+    >>> from tinyrnn.backends import DType, Input, Instruction, Kernel, Output, get
+    >>> f = DType.float32
+    >>> code = Instruction("load", (0, 0), f), Instruction("add", (0, 0), f)
+    >>> double = Kernel("double", (Input(f, "rows"),), code, (Output(f, "rows", (1,)),))
+    >>> run = get("numpy").compile(double)
+    >>> run(1, 2, [np.array([[3.0, 4.0]], "float32")], [None])
+    [array([[6., 8.]], dtype=float32)]
+    """
 
     name: str
     inputs: tuple[Input, ...]

@@ -153,8 +153,9 @@ def host_array(data: Any, dtype: DType | None = None) -> np.ndarray[Any, Any]:
 def promote(*operands: DType | type) -> DType:
     """Return NumPy's common type of dtypes and of Python scalars given by their type, which are weak.
 
-    >>> promote(DType.float32, float), promote(DType.int64, float), promote(DType.float32, DType.int64)
-    (tinyrnn.float32, tinyrnn.float64, tinyrnn.float64)
+    >>> from tinyrnn.backends import DType, promote
+    >>> promote(DType.float32, float), promote(DType.float32, DType.int64)
+    (tinyrnn.float32, tinyrnn.float64)
     """
     return DType.of(np.result_type(*(np.dtype(x) if isinstance(x, DType) else x(1) for x in operands)))
 
@@ -189,13 +190,22 @@ class Generator:
 
     Args: seed, a non-negative int; None takes one from the operating system.
     Source: O'Neill 2014, "PCG: A family of simple fast space-efficient statistically good algorithms".
+    Raises: DTypeError for any other seed.
+
+    >>> import tinyrnn as tr
+    >>> a, b = tr.Generator(1), tr.Generator(1)
+    >>> (tr.randn(3, generator=a) == tr.randn(3, generator=b)).tolist()
+    [True, True, True]
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed(seed)
 
     def seed(self, seed: int | None) -> None:
-        """Start the stream again from `seed`."""
+        """Start the stream again from `seed`.
+
+        Raises: DTypeError for a seed that is neither a non-negative int nor None.
+        """
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
             raise DTypeError(f"seed is {seed!r}; expected a non-negative int, or None for a seed by chance")
         self.host = np.random.Generator(np.random.PCG64(seed))

@@ -3,8 +3,8 @@
 The weights of all gates of a cell lie side by side in one matrix, block by block. Which block is which is a convention,
 every library has its own, and a wrong one is not noticed: the shapes are the same and the numbers merely wrong.
 
-What they agree on: a GRU's update gate is z in h' = (1 − z)⊙n + z⊙h, for PyTorch, Keras, ONNX and tinyrnn. (Cho et al.
-2014 exchange z and 1 − z.) What tinyrnn calls g and n, Keras and ONNX call c and h.
+What they agree on: a GRU's update gate is z in h' = (1 − z)⊙n + z⊙h, for PyTorch, Keras, ONNX and tinyrnn, as it is
+for Cho et al. 2014. (Chung et al. 2014 exchange z and 1 − z.) What tinyrnn calls g and n, Keras and ONNX call c and h.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def reorder(weights: Array, kind: str, source: str, target: str, axis: int = -1)
 
     Raises: ValueError for a kind or library that is not in ORDERS; ShapeError if the axis is not n blocks long.
 
+    >>> import numpy as np
+    >>> from tinyrnn.interop.gates import reorder
     >>> reorder(np.array([1, 2, 3, 4]), "LSTM", "tinyrnn", "onnx")  # i f g o -> i o f g
     array([1, 4, 2, 3])
     """

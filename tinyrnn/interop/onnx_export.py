@@ -44,7 +44,8 @@ def export_onnx(
     floats that is noticed and refused.
 
     Args:
-        model: any Module. path: the file, conventionally *.onnx.
+        model: any Module.
+        path: the file, conventionally *.onnx.
         example_input: what the model is called with: a tensor or array, or a tuple of several arguments, which may be
             states (tuples of tensors). Only its shapes and dtypes matter.
         axes: for each input by name, names of those axes that may have another length than the example's; axes of one
@@ -56,6 +57,18 @@ def export_onnx(
 
     Raises: InteropError that names the operation or axis that cannot be written, and what to do; or if the package onnx
         is missing. CheckpointError if the file cannot be written.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.interop import export_onnx
+    >>> model = tr.nn.Sequential(tr.nn.Linear(3, 4), tr.tanh)
+    >>> x = tr.zeros(5, 2, 3)
+    >>> model(x).shape
+    (5, 2, 4)
+    >>> export_onnx(model, "model.onnx", x)  # doctest: +SKIP
+    >>> import onnxruntime  # doctest: +SKIP
+    >>> session = onnxruntime.InferenceSession("model.onnx")  # doctest: +SKIP
+    >>> session.run(["y"], {"x": tr.zeros(7, 1, 3).numpy()})[0].shape  # doctest: +SKIP
+    (7, 1, 4)
     """
     onnx = import_onnx()
     if not isinstance(model, nn.Module):

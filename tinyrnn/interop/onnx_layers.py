@@ -66,6 +66,15 @@ def layer_from_onnx(node: Any, initializers: Mapping[str, Any] | Iterable[Any]) 
     Returns: a module that is called as the node is (see OnnxLayer), and whose `.layer` is an nn.RNN, nn.LSTM or nn.GRU.
     Raises: InteropError for a node of another type; activations, a clip or coupled gates, which our cells do not have;
         a weight that is not among the initializers, or whose shape does not fit.
+
+    >>> from tinyrnn.interop import layer_from_onnx
+    >>> def lstms(path):
+    ...     import onnx
+    ...     graph = onnx.load(path).graph
+    ...     found = [node for node in graph.node if node.op_type == "LSTM"]
+    ...     return [layer_from_onnx(node, graph.initializer) for node in found]
+    >>> lstms("model.onnx")[0].layer.hidden_size  # doctest: +SKIP
+    4
     """
     if node.op_type not in LAYERS:
         raise InteropError(f"layer_from_onnx: the node is a {node.op_type!r}; expected {', '.join(LAYERS)}")
@@ -81,13 +90,22 @@ def layer_from_onnx(node: Any, initializers: Mapping[str, Any] | Iterable[Any]) 
 class OnnxLayer(nn.Module):
     """A layer that is called as an ONNX node is.
 
-    Attributes:
+    Args:
         layer: an nn.RNN, nn.LSTM or nn.GRU, to be used by itself if one likes; for the direction "reverse", which our
             layers do not have alone, on a flipped input.
+        direction: "forward", "reverse" or "bidirectional".
+        layout: 0, or 1 for sequences with B as their first axis.
         defaults: sequence_lens, initial_h and initial_c, as far as the node's graph holds them.
 
     Shapes: X (T, B, I); sequence_lens (B,); initial_h, initial_c (D, B, H). Returns Y (T, D, B, H), Y_h (D, B, H), and
         for an LSTM Y_c (D, B, H). With layout=1 B is the first axis of each.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.interop import OnnxLayer
+    >>> layer = OnnxLayer(tr.nn.GRU(3, 4), direction="forward", layout=0, defaults={})
+    >>> Y, Y_h = layer(tr.zeros(5, 2, 3))
+    >>> Y.shape, Y_h.shape
+    ((5, 1, 2, 4), (1, 2, 4))
     """
 
     def __init__(self, layer: nn.Recurrent, direction: str, layout: int, defaults: dict[str, Tensor]) -> None:

@@ -63,6 +63,15 @@ def to_torch(module: nn.Module, path: str | Path | None = None) -> dict[str, Arr
     Returns: names to NumPy arrays, copies; a bias that PyTorch has twice is the first, and the second is zero.
     Raises: InteropError for a recurrent layer that PyTorch does not have, such as one with peepholes;
         CheckpointError for a file that cannot be written.
+
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.interop import to_torch
+    >>> for name, x in to_torch(tr.nn.LSTM(input_size=3, hidden_size=4)).items():
+    ...     print(name, x.shape)
+    weight_ih_l0 (16, 3)
+    weight_hh_l0 (16, 4)
+    bias_ih_l0 (16,)
+    bias_hh_l0 (16,)
     """
     state = {part.key(name): np.array(x, order="C") for part in _parts(module) for name, x in _theirs(part).items()}
     if path is not None:
@@ -81,7 +90,16 @@ def from_torch(module: M, state: Mapping[str, Any] | str | Path) -> M:
 
     Returns: the module. Where PyTorch has two biases, ours is their sum.
     Raises: StateDictError that names all unknown, missing and unfit entries; InteropError for a recurrent layer
-        that PyTorch does not have; CheckpointError for a file that is not safetensors.
+        that PyTorch does not have; CheckpointError for a file that is not safetensors; DTypeError for a tensor of a
+        type that NumPy does not have.
+
+    >>> import numpy as np
+    >>> import tinyrnn as tr
+    >>> from tinyrnn.interop import from_torch
+    >>> theirs = {"weight": np.array([[1.0, 2.0]]), "bias": np.array([0.5])}
+    >>> layer = from_torch(tr.nn.Linear(2, 1), theirs)  # or state_dict() of one of PyTorch
+    >>> layer(tr.tensor([3.0, 4.0])).tolist()
+    [11.5]
     """
     given = {name: _array(name, x) for name, x in _entries(state)}
     _check_fits(module, given)
@@ -208,4 +226,5 @@ def _check_fits(module: nn.Module, given: dict[str, Array]) -> None:
         if name in given and given[name].dtype.kind != "f"
     ]
     if problems:
-        raise StateDictError(f"from_torch into {type(module).__name__}: " + "; ".join(problems))
+        advice = "; make the module with the sizes and options of the one there"
+        raise StateDictError(f"from_torch into {type(module).__name__}: " + "; ".join(problems) + advice)

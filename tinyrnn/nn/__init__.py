@@ -1,13 +1,15 @@
 """Floor 4: layers, and the parameters they learn.
 
-class Tagger(nn.Module):
-    def __init__(self):
-        self.lstm = nn.LSTM(input_size=8, hidden_size=16)
-        self.out = nn.Linear(16, 3)
+    class Tagger(nn.Module):
+        def __init__(self):
+            self.lstm = nn.LSTM(input_size=8, hidden_size=16)
+            self.out = nn.Linear(16, 3)
 
-    def forward(self, x, state=None):
-        h, state = self.lstm(x, state)
-        return self.out(h), state
+        def forward(self, x, state=None):
+            h, state = self.lstm(x, state)
+            return self.out(h), state
+
+Sequences are time-major, x (T, B, I): time, batch, input.
 """
 
 from tinyrnn.nn import init

@@ -22,11 +22,22 @@ from tinyrnn.tensor import Tensor, tensor
 
 
 class Memory(NamedTuple):
-    """What there is to look at, ready for any number of queries; the `memory` of an attention makes one."""
+    """What there is to look at, ready for any number of queries; the `memory` of an attention makes one.
 
-    keys: Tensor  # (Tk, B, …), as this attention compares them: k W_k, or, in Attention's scaled dot product, as given
+    >>> import tinyrnn as tr
+    >>> attention = tr.nn.Attention(query_size=4, key_size=6, hidden_size=5)
+    >>> memory = attention.memory(tr.randn(7, 2, 6), lengths=[7, 3])
+    >>> memory.keys.shape, memory.values.shape, memory.mask.shape
+    ((7, 2, 5), (7, 2, 6), (7, 2))
+    >>> context, weights = attention(tr.randn(2, 4), memory)
+    """
+
+    keys: Tensor
+    """(Tk, B, …), as this attention compares them: k W_k, or, in Attention's scaled dot product, as given."""
     values: Tensor
+    """(Tk, B, V): for MultiHeadAttention v W_v, for Attention as given."""
     mask: Tensor | None
+    """Where a query may look, (Tk, B) or (Tq, Tk, B), made of mask and lengths; None: everywhere."""
 
 
 def scaled_dot_product(query: Tensor, keys: Tensor) -> Tensor:
@@ -90,10 +101,12 @@ class Attention(Module):
 
     Source: Bahdanau, Cho & Bengio 2015, "Neural Machine Translation by Jointly Learning to Align and Translate";
         Vaswani et al. 2017, "Attention Is All You Need".
-    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected.
+    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected; ValueError for
+        another score, or a hidden_size with "dot".
 
     >>> import tinyrnn as tr
-    >>> context, weights = Attention(query_size=4, key_size=6)(tr.zeros(2, 4), tr.zeros(5, 2, 6), lengths=[5, 3])
+    >>> attention = tr.nn.Attention(query_size=4, key_size=6)
+    >>> context, weights = attention(tr.zeros(2, 4), tr.zeros(5, 2, 6), lengths=[5, 3])
     >>> context.shape, weights.shape
     ((2, 6), (5, 2))
     """

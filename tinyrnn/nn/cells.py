@@ -20,9 +20,18 @@ from tinyrnn.tensor import Tensor, detach, rounded
 
 
 class RNNState(NamedTuple):
-    """What a plain RNN remembers: h, (B, H) for a cell, (L·D, B, H) for a layer."""
+    """What a plain RNN remembers: h, (B, H) for a cell, (L·D, B, H) for a layer.
+
+    >>> import tinyrnn as tr
+    >>> out, state = tr.nn.RNN(input_size=3, hidden_size=4)(tr.randn(5, 2, 3))
+    >>> state.h.shape
+    (1, 2, 4)
+    >>> state.h.requires_grad, state.detach().h.requires_grad
+    (True, False)
+    """
 
     h: Tensor
+    """The last output."""
 
     def detach(self) -> RNNState:
         """Return the state with no history."""
@@ -30,9 +39,18 @@ class RNNState(NamedTuple):
 
 
 class GRUState(NamedTuple):
-    """What a GRU remembers: h, (B, H) for a cell, (L·D, B, H) for a layer."""
+    """What a GRU remembers: h, (B, H) for a cell, (L·D, B, H) for a layer.
+
+    >>> import tinyrnn as tr
+    >>> out, state = tr.nn.GRU(input_size=3, hidden_size=4)(tr.randn(5, 2, 3))
+    >>> state.h.shape
+    (1, 2, 4)
+    >>> state.h.requires_grad, state.detach().h.requires_grad
+    (True, False)
+    """
 
     h: Tensor
+    """The last output."""
 
     def detach(self) -> GRUState:
         """Return the state with no history."""
@@ -40,10 +58,22 @@ class GRUState(NamedTuple):
 
 
 class LSTMState(NamedTuple):
-    """What an LSTM remembers: its output h and its memory c, (B, H) for a cell, (L·D, B, H) for a layer."""
+    """What an LSTM remembers: its output h and its memory c, (B, H) for a cell, (L·D, B, H) for a layer.
+
+    With a projection h is P wide.
+
+    >>> import tinyrnn as tr
+    >>> out, state = tr.nn.LSTM(input_size=3, hidden_size=4)(tr.randn(5, 2, 3))
+    >>> state.h.shape, state.c.shape
+    ((1, 2, 4), (1, 2, 4))
+    >>> state.c.requires_grad, state.detach().c.requires_grad
+    (True, False)
+    """
 
     h: Tensor
+    """The last output."""
     c: Tensor
+    """The memory."""
 
     def detach(self) -> LSTMState:
         """Return the state with no history."""
@@ -72,7 +102,26 @@ class Cell(Module):
     A step of your own may use `self.W_h` itself, then weight_drop, zoneout and learn_initial_state work on it; for
     layer_norm and recurrent_dropout too, write `self.recur(h)` for h W_h.
 
-    Parameters: W_x (I, nH), Xavier uniform; W_h (H, nH), orthogonal blocks; b (nH,), zero.
+    Parameters:
+        W_x: (I, nH), Xavier uniform.
+        W_h: (H, nH), orthogonal blocks.
+        b: (nH,), zero.
+        norm_x, norm_h: each a weight (nH,), one; with layer_norm.
+
+    Shapes: x (B, I); state, a NamedTuple of tensors (B, H), or None for the initial one. Returns the next state.
+    Raises: ShapeError for no gates, a size that is no positive int, or an input or a state of another shape; DTypeError
+        for either of another type, or a step that returns no state; ValueError for a probability outside [0, 1).
+
+    >>> import tinyrnn as tr
+    >>> class LeakyCell(tr.nn.Cell):  # h' = ½ h + ½ tanh(x W_x + b + h W_h)
+    ...     gates = ("h",)
+    ...     def step(self, z, state):
+    ...         new = tr.tanh(z + self.recur(state.h))
+    ...         return tr.nn.RNNState(0.5 * state.h + 0.5 * new)
+    >>> layer = tr.nn.Recurrent(LeakyCell, input_size=3, hidden_size=4)
+    >>> out, state = layer(tr.zeros(5, 2, 3))
+    >>> out.shape
+    (5, 2, 4)
     """
 
     gates: ClassVar[tuple[str, ...]] = ()
@@ -107,18 +156,24 @@ class Cell(Module):
         self.recurrent_dropout, self.zoneout, self.weight_drop = recurrent_dropout, zoneout, weight_drop
         wide, output_size = f"{n}H" if n > 1 else "H", self.state_sizes[0]
         self.W_x = Parameter(init.xavier_uniform(input_size, hidden_size, n, dtype), ("I", wide))
-        self.W_h: Tensor = Parameter(init.orthogonal(output_size, hidden_size, n, dtype), ("H", wide))
+        self.W_h: Tensor = Parameter(
+            init.orthogonal(output_size, hidden_size, n, dtype), (self.letter(output_size), wide)
+        )
         self.b = Parameter(F.zeros(n * hidden_size, dtype=dtype), (wide,)) if bias else None
         self.norm_x = LayerNorm(n * hidden_size, bias=False, dtype=dtype) if layer_norm else None
         self.norm_h = LayerNorm(n * hidden_size, bias=False, dtype=dtype) if layer_norm else None
         if learn_initial_state:
             for field, size in zip(self.State._fields, self.state_sizes, strict=True):
-                setattr(self, f"{field}_0", Parameter(F.zeros(size, dtype=dtype), ("H",)))
+                setattr(self, f"{field}_0", Parameter(F.zeros(size, dtype=dtype), (self.letter(size),)))
 
     @property
     def state_sizes(self) -> tuple[int, ...]:
         """The width of each field of the state; the first one is the output's."""
         return (self.hidden_size,) * len(self.State._fields)
+
+    def letter(self, size: int) -> str:
+        """Return what a width is called: H, or P if it is another one, such as that of a projection."""
+        return "H" if size == self.hidden_size else "P"
 
     def project(self, x: Tensor) -> Tensor:
         """Return z = x W_x + b, for one step or, in one product, for all: (…, I) -> (…, nH)."""
@@ -207,9 +262,25 @@ class RNNCell(Cell):
 
         h' = tanh(x W_x + b + h W_h)
 
-    Args: input_size I; hidden_size H; nonlinearity, "tanh", or "relu" (W_x then starts by He's rule); and Cell's.
-    Shapes: x (B, I); state RNNState(h), h (B, H). Returns RNNState(h').
-    Source: Elman 1990, "Finding Structure in Time"; Le, Jaitly & Hinton 2015 (relu).
+    Args: input_size I; hidden_size H; nonlinearity, "tanh", or "relu" in its place; and Cell's.
+    Parameters:
+        W_x: (I, H), Xavier uniform, for relu He uniform.
+        W_h: (H, H), orthogonal.
+        b: (H,), zero.
+
+    Shapes: x (B, I); state RNNState(h), h (B, H), or h alone. Returns RNNState(h').
+    Source: Elman 1990, "Finding Structure in Time"; Le, Jaitly & Hinton 2015, "A Simple Way to Initialize Recurrent
+        Networks of Rectified Linear Units".
+    Raises: as Cell; ValueError for another nonlinearity.
+
+    One step by hand, with I = H = 1, x = 0.5 and h = 2:
+
+    >>> import tinyrnn as tr
+    >>> cell = tr.nn.RNNCell(input_size=1, hidden_size=1)
+    >>> _ = cell.load_state_dict({"W_x": [[2.0]], "W_h": [[0.5]], "b": [-1.0]})
+    >>> after = cell(tr.tensor([[0.5]]), tr.tensor([[2.0]]))
+    >>> round(after.h.item(), 4)  # tanh(0.5 · 2 − 1 + 2 · 0.5) = tanh(1)
+    0.7616
     """
 
     gates = ("h",)
@@ -256,14 +327,41 @@ class LSTMCell(Cell):
         i, f, g, o = split(x W_x + b + h W_h)
         c' = σ(f)⊙c + σ(i)⊙tanh(g);   h' = σ(o)⊙tanh(c')
 
+    The gates, between 0 and 1 for each element: f keeps what the memory c holds, i lets the new content tanh(g) in, and
+    o lets out what is shown of it.
+
     Args:
-        input_size I; hidden_size H; and Cell's. The forget gate's part of b starts at 1: remember, to begin with.
+        input_size I; hidden_size H; and Cell's.
         peephole: let the gates see the memory: i + p_i⊙c, f + p_f⊙c, o + p_o⊙c' (Gers & Schmidhuber 2000).
         proj_size P: make the output narrower than the memory, h' = (σ(o)⊙tanh(c')) W_hr (Sak, Senior & Beaufays 2014).
         layer_norm: normalise c' too, where h' is made of it.
 
-    Shapes: x (B, I); state LSTMState(h, c), each (B, H), with a projection h (B, P). Returns LSTMState(h', c').
-    Source: Hochreiter & Schmidhuber 1997; Gers et al. 2000 (forget gate); Jozefowicz et al. 2015 (its bias).
+    Parameters:
+        W_x: (I, 4H), Xavier uniform, the columns of i, then those of f, g and o.
+        W_h: (H, 4H), orthogonal blocks; (P, 4H) with a projection.
+        b: (4H,), zero, and one where it is f's: remember, to begin with.
+        p_i, p_f, p_o: (H,), zero; with a peephole.
+        W_hr: (H, P), Xavier uniform; with a projection.
+        norm_c: weight (H,), one, and bias (H,), zero; with layer_norm.
+
+    Shapes: x (B, I); state LSTMState(h, c), each (B, H), with a projection h (B, P), or a pair. Returns
+        LSTMState(h', c').
+    Source: Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; Gers, Schmidhuber & Cummins 2000, "Learning to
+        Forget" (forget gate); Jozefowicz, Zaremba & Sutskever 2015 (its bias).
+    Raises: as Cell; ShapeError for a proj_size that is not under hidden_size.
+
+    One step by hand, with I = H = 1, x = 1, h = 0 and c = 2. Only g sees x, and every gate is half open, σ(0) = ½:
+
+    >>> import tinyrnn as tr
+    >>> cell = tr.nn.LSTMCell(input_size=1, hidden_size=1)
+    >>> i, f, g, o = 0, 0, 1, 0
+    >>> zero = [0, 0, 0, 0]
+    >>> _ = cell.load_state_dict({"W_x": [[i, f, g, o]], "W_h": [zero], "b": zero})
+    >>> h, c = cell(tr.tensor([[1.0]]), (tr.tensor([[0.0]]), tr.tensor([[2.0]])))
+    >>> round(c.item(), 4)  # ½ · 2 + ½ · tanh(1)
+    1.3808
+    >>> round(h.item(), 4)  # ½ · tanh(1.3808)
+    0.4406
     """
 
     gates = ("i", "f", "g", "o")
@@ -353,12 +451,33 @@ class GRUCell(Cell):
         reset_after=False:  n = tanh(x W_xn + b_n + (r⊙h) W_hn)
         h' = (1 − z)⊙n + z⊙h
 
-    Args: input_size I; hidden_size H; and Cell's.
-        reset_after: True is cuDNN's, PyTorch's and Keras' (one product for all gates, and b_hn (H,) beside b), False
-            the one that was published.
+    The gates, between 0 and 1 for each element: r lets the old state into the new content n, and z keeps the old state
+    in place of it.
 
-    Shapes: x (B, I); state GRUState(h), h (B, H). Returns GRUState(h').
+    Args:
+        input_size I; hidden_size H; and Cell's.
+        reset_after: True is cuDNN's, PyTorch's and Keras' (one product for all gates), False the one that was
+            published.
+
+    Parameters:
+        W_x: (I, 3H), Xavier uniform, W_xr, W_xz and W_xn side by side.
+        W_h: (H, 3H), orthogonal blocks, W_hr, W_hz and W_hn.
+        b: (3H,), zero, b_r, b_z and b_n.
+        b_hn: (H,), zero; with reset_after.
+
+    Shapes: x (B, I); state GRUState(h), h (B, H), or h alone. Returns GRUState(h').
     Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder".
+    Raises: as Cell; ValueError for layer_norm with reset_after=False.
+
+    One step by hand, with I = H = 1, x = 0.5 and h = 0.5. Only n sees them, and both gates are half open, σ(0) = ½:
+
+    >>> import tinyrnn as tr
+    >>> cell = tr.nn.GRUCell(input_size=1, hidden_size=1)
+    >>> weights = {"W_x": [[0, 0, 1]], "W_h": [[0, 0, 2]], "b": [0, 0, 0], "b_hn": [0]}
+    >>> _ = cell.load_state_dict(weights)
+    >>> after = cell(tr.tensor([[0.5]]), tr.tensor([[0.5]]))
+    >>> round(after.h.item(), 4)  # n = tanh(0.5 + ½ · 0.5 · 2); ½ · n + ½ · 0.5
+    0.6308
     """
 
     gates = ("r", "z", "n")
@@ -406,14 +525,13 @@ def check_state(layer: Module, cell: Cell, state: Any, axes: tuple[str, ...], le
     """
     kind, name = cell.State, type(layer).__name__
     shapes = [(*leading, size) for size in cell.state_sizes]
-    expected = [f"({', '.join((*axes, 'H'))}) = {shape}" for shape in shapes]
+    expected = [f"({', '.join((*axes, cell.letter(shape[-1])))}) = {shape}" for shape in shapes]
     fields = (state,) if isinstance(state, Tensor) else state
     if not isinstance(fields, tuple | list) or len(fields) != len(kind._fields):
         parts = f"{len(fields)} tensors" if isinstance(fields, tuple | list) else type(state).__name__
         given = "a tensor alone" if isinstance(state, Tensor) else parts
-        raise DTypeError(
-            f"{name}: the state is {given}; expected {kind.__name__}({', '.join(kind._fields)}), each {expected[0]}"
-        )
+        each = f"each {expected[0]}" if len(set(expected)) == 1 else " and ".join(expected)
+        raise DTypeError(f"{name}: the state is {given}; expected {kind.__name__}({', '.join(kind._fields)}), {each}")
     for field, value, shape, told in zip(kind._fields, fields, shapes, expected, strict=True):
         if not isinstance(value, Tensor) or not value.dtype.is_floating:
             given = f"{value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -26,7 +26,8 @@ class Conv1d(Module):
 
     Args:
         input_size I; output_size O; width; bias, whether there is a b; dtype.
-        dilation: how far apart the steps are that are summed. stride: how far apart the places are.
+        dilation: how far apart the steps are that are summed.
+        stride: how far apart the places are.
         causal: put (width − 1) · dilation zeros before the sequence, so that y[t] is made of x up to x[t · stride], and
             with a stride of 1 is as long as x. Otherwise nothing is put around it; `tr.pad` does that.
 
@@ -38,9 +39,9 @@ class Conv1d(Module):
     Raises: ShapeError for x of another width, or too short for one place.
 
     >>> import tinyrnn as tr
-    >>> Conv1d(3, 4, width=2, dilation=2)(tr.zeros(7, 1, 3)).shape
+    >>> tr.nn.Conv1d(3, 4, width=2, dilation=2)(tr.zeros(7, 1, 3)).shape
     (5, 1, 4)
-    >>> Conv1d(3, 4, width=2, dilation=2, causal=True)(tr.zeros(7, 1, 3)).shape
+    >>> tr.nn.Conv1d(3, 4, width=2, dilation=2, causal=True)(tr.zeros(7, 1, 3)).shape
     (7, 1, 4)
     """
 
@@ -99,7 +100,14 @@ class TCNBlock(Module):
         ((width − 1) · dilation, B, I or H); None for zeros. Returns out (T, B, H) and the state after the last step.
     Source: Bai, Kolter & Koltun 2018, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
         Sequence Modeling"; here with no weight normalisation.
-    Raises: ShapeError or DTypeError naming what was given and what was expected.
+    Raises: ShapeError or DTypeError naming what was given and what was expected; ValueError for a dropout outside
+        [0, 1).
+
+    >>> import tinyrnn as tr
+    >>> block = tr.nn.TCNBlock(input_size=3, hidden_size=4, width=2, dilation=2)
+    >>> out, state = block(tr.zeros(7, 1, 3))
+    >>> out.shape, [part.shape for part in state]
+    ((7, 1, 4), [(2, 1, 3), (2, 1, 4)])
     """
 
     def __init__(
@@ -156,7 +164,7 @@ class TCN(Module):
     Shapes: x (T, B, I); state, a tuple of 2L tensors (time, B, I or H), None for zeros. Returns out (T, B, H) and the
         state after the last step. A sequence given in pieces, each with the state after the one before, has the
         outputs that it has as a whole.
-    Fields: reach, how many steps before its own an output depends on: 2 (width − 1) (2ᴸ − 1).
+    Attributes: reach, how many steps before its own an output depends on: 2 (width − 1) (2ᴸ − 1).
     Source: Bai, Kolter & Koltun 2018, "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
         Sequence Modeling"; here with no weight normalisation.
     Raises: ShapeError or DTypeError naming what was given and what was expected.
@@ -165,7 +173,7 @@ class TCN(Module):
     step sees what comes after it, so a mask for the loss is enough.
 
     >>> import tinyrnn as tr
-    >>> layer = TCN(input_size=3, hidden_size=4, num_layers=3)
+    >>> layer = tr.nn.TCN(input_size=3, hidden_size=4, num_layers=3)
     >>> out, state = layer(tr.zeros(5, 2, 3))
     >>> out.shape, len(state), state[0].shape, layer.reach
     ((5, 2, 4), 6, (2, 2, 3), 28)

@@ -111,6 +111,8 @@ def ctc_loss(
 def ctc_decode(logits: Any, lengths: Any = None, *, beam_width: int | None = None, blank: int = 0) -> list[list[int]]:
     """Return the labels that a network's outputs spell, on the host.
 
+        labels = argmax_l P(l),   P(l) = Σ over the paths that spell l of Πₜ p_t(path_t)
+
     The best path takes the likeliest class of each step. It need not spell the likeliest labels, which many paths may
     share; a beam search adds up the paths of each beginning and keeps the likeliest ones.
 
@@ -123,11 +125,11 @@ def ctc_decode(logits: Any, lengths: Any = None, *, beam_width: int | None = Non
     Source: Graves et al. 2006 (best path); Graves 2012, "Supervised Sequence Labelling with Recurrent Neural Networks",
         chapter 7 (prefix search), with a beam as in Hannun et al. 2014, "First-Pass Large Vocabulary Continuous Speech
         Recognition using Bi-Directional Recurrent DNNs".
-    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected; NonFiniteError if the
-        logits hold NaN.
+    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected; ValueError for a
+        beam_width under 1; NonFiniteError if the logits hold NaN.
 
     >>> import tinyrnn as tr
-    >>> p = tr.tensor([[[0.6, 0.4]], [[0.6, 0.4]]])  # "- -" has 0.36; "1" has 0.64, of three paths
+    >>> p = tr.tensor([[[0.6, 0.4]], [[0.6, 0.4]]])  # "- -" has 0.36, "1" 0.64: 3 paths
     >>> tr.ctc_decode(tr.log(p)), tr.ctc_decode(tr.log(p), beam_width=2)
     ([[]], [[1]])
     """

@@ -14,6 +14,11 @@ def xavier_uniform(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "floa
 
     The variance of a signal stays about the same forwards and backwards through a tanh or sigmoid layer.
     Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks".
+
+    >>> import tinyrnn as tr
+    >>> W = tr.nn.init.xavier_uniform(fan_in=2, fan_out=4)  # from U(−1, 1)
+    >>> W.shape, bool(tr.abs(W).max() <= 1)
+    ((2, 4), True)
     """
     a = math.sqrt(6 / (fan_in + fan_out))
     return uniform(fan_in, gates * fan_out, low=-a, high=a, dtype=dtype)
@@ -24,6 +29,11 @@ def he_uniform(fan_in: int, fan_out: int, gates: int = 1, dtype: str = "float32"
 
     Relu halves the variance of a signal; this makes up for it.
     Source: He et al. 2015, "Delving Deep into Rectifiers".
+
+    >>> import tinyrnn as tr
+    >>> W = tr.nn.init.he_uniform(fan_in=6, fan_out=4)  # from U(−1, 1)
+    >>> W.shape, bool(tr.abs(W).max() <= 1)
+    ((6, 4), True)
     """
     a = math.sqrt(6 / fan_in)
     return uniform(fan_in, gates * fan_out, low=-a, high=a, dtype=dtype)
@@ -34,6 +44,11 @@ def orthogonal(rows: int, columns: int, gates: int = 1, dtype: str = "float32") 
 
     A product of orthogonal matrices neither grows nor shrinks what passes through it, T times over.
     Source: Saxe, McClelland & Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning".
+
+    >>> import tinyrnn as tr
+    >>> W = tr.nn.init.orthogonal(rows=2, columns=2)
+    >>> tr.abs(W.T @ W).numpy().round(3).tolist()  # the identity
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     return concatenate([_orthogonal(rows, columns, dtype) for _ in range(gates)], axis=1)
 

@@ -23,6 +23,12 @@ class Linear(Module):
     Parameters: W (I, O), Xavier uniform; b (O,), zero.
     Shapes: x (…, I) -> y (…, O).
     Raises: ShapeError if the last axis of x is not I.
+
+    >>> import tinyrnn as tr
+    >>> layer = tr.nn.Linear(input_size=2, output_size=1)
+    >>> _ = layer.load_state_dict({"W": [[1.0], [2.0]], "b": [0.5]})
+    >>> layer(tr.tensor([3.0, 4.0])).tolist()  # 3 · 1 + 4 · 2 + 0.5
+    [11.5]
     """
 
     def __init__(self, input_size: int, output_size: int, bias: bool = True, dtype: str = "float32") -> None:
@@ -47,6 +53,17 @@ class Embedding(Module):
     Parameters: W (V, E), from N(0, 1).
     Shapes: index (…) of integers 0 … V-1 -> y (…, E).
     Raises: IndexRangeError for a number outside; DTypeError if they are not integers.
+
+    A row learns only from the places where its symbol occurs. That of a rare word stays close to where it started, and
+    from N(0, 1) that is a random vector about √E long, as long as one that means something: to the network it is noise,
+    as loud as any other word. Make one symbol of the rare ones, `Vocabulary.of(words, special=[UNKNOWN], at_least=2)`,
+    or let all rows start small: `embedding.W.assign(0.1 * embedding.W.detach())`.
+
+    >>> import tinyrnn as tr
+    >>> embedding = tr.nn.Embedding(vocabulary_size=3, embedding_size=2)
+    >>> embedding([2, 0, 2]).sum().backward()
+    >>> embedding.W.grad.tolist()  # symbol 1 has not occurred, and symbol 2 twice
+    [[1.0, 1.0], [0.0, 0.0], [2.0, 2.0]]
     """
 
     def __init__(self, vocabulary_size: int, embedding_size: int, dtype: str = "float32") -> None:
@@ -70,10 +87,11 @@ class Embedding(Module):
             vocabulary.
 
         >>> import pathlib, tempfile
+        >>> import tinyrnn as tr
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "vectors.txt")
         ...     _ = path.write_text("the 0.1 0.2\\ncat 0.3 0.4\\n")
-        ...     embedding, missing = Embedding.from_text(path, ["cat", "sat"])
+        ...     embedding, missing = tr.nn.Embedding.from_text(path, ["cat", "sat"])
         >>> embedding, missing
         (Embedding(V=2 -> E=2): 4 parameters
           W (V=2, E=2), ('sat',))
@@ -138,7 +156,7 @@ def _vector_lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, str, list
                         raise DataError(f"{where}: {given}; expected {expected}, with spaces between")
                     yield where, " ".join(fields[:end]), fields[end:]
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{os.fspath(path)}: cannot be read: {error.strerror}; give a text file's path") from error
 
 
 def _text(where: str, line: bytes) -> str:
@@ -164,10 +182,21 @@ def _finite(where: str, fields: list[str]) -> list[float]:
 
 
 class Dropout(Module):
-    """Set elements to 0 with probability p while training and scale the rest by 1/(1 − p); x itself in eval mode.
+    """Set elements to 0 by chance while training, so that none can rely on another one; in eval mode all stay.
 
+        y = x⊙m / (1 − p),   where mᵢ is 0 with probability p and 1 otherwise
+
+    So the mean of y is x. In eval mode y = x.
+
+    Args: p, the probability.
+    Shapes: x (…) -> y (…).
     Source: Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from Overfitting".
     Raises: ValueError for p outside [0, 1).
+
+    >>> import tinyrnn as tr
+    >>> dropout = tr.nn.Dropout(p=0.5)
+    >>> sorted(set(dropout(tr.ones(1000)).tolist())), dropout.eval()(tr.ones(3)).tolist()
+    ([0.0, 2.0], [1.0, 1.0, 1.0])
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -192,6 +221,11 @@ class LayerNorm(Module):
     Shapes: x (…, H) -> y (…, H).
     Source: Ba, Kiros & Hinton 2016, "Layer Normalization".
     Raises: ShapeError if the last axis of x is not H.
+
+    >>> import tinyrnn as tr
+    >>> y = tr.nn.LayerNorm(size=2)(tr.tensor([[1.0, 3.0], [30.0, 10.0]]))
+    >>> y.numpy().round(3).tolist()
+    [[-1.0, 1.0], [1.0, -1.0]]
     """
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, dtype: str = "float32") -> None:

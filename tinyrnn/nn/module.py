@@ -17,6 +17,11 @@ class Parameter(Tensor):
     Args:
         data: its first values, anything that `tr.tensor` takes.
         axes: what its axes are, as in ("I", "4H"), for `repr` and errors.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter([[1.0, 2.0]], axes=("I", "O"))
+    >>> w.describe(), w.requires_grad
+    ('(I=1, O=2)', True)
     """
 
     __slots__ = ("axes",)
@@ -41,6 +46,16 @@ class Module:
 
     Parameters are found by attribute name in the order of assignment: "lstm.cells.0.W_x". `training` tells layers such
     as Dropout what to do; `train()` and `eval()` set it for the whole tree.
+
+    >>> import tinyrnn as tr
+    >>> class Line(tr.nn.Module):
+    ...     def __init__(self):
+    ...         self.w, self.b = tr.Parameter(2.0), tr.Parameter(1.0)
+    ...     def forward(self, x):
+    ...         return self.w * x + self.b
+    >>> line = Line()
+    >>> line(3.0).item(), list(line.state_dict())
+    (7.0, ['w', 'b'])
     """
 
     training = True
@@ -138,7 +153,8 @@ class Module:
             if v.shape != parameters[name].shape
         ]
         if problems:
-            raise StateDictError(f"{type(self).__name__}.load_state_dict: " + "; ".join(problems))
+            advice = "; make the module with the sizes and options of the one that was saved"
+            raise StateDictError(f"{type(self).__name__}.load_state_dict: " + "; ".join(problems) + advice)
         for name, value in values.items():
             parameters[name].assign(value.detach().to(parameters[name].backend))
         return self
@@ -167,7 +183,16 @@ class Module:
 
 
 class ModuleList(Module):
-    """A list of modules whose parameters are found, under "0", "1", …"""
+    """A list of modules whose parameters are found, under "0", "1", …
+
+    Args: modules, in their order.
+    Raises: DTypeError for something else than a Module; IndexRangeError for a place that there is not.
+
+    >>> import tinyrnn as tr
+    >>> layers = tr.nn.ModuleList(tr.nn.Linear(n, n + 1) for n in (2, 3))
+    >>> len(layers), list(layers.state_dict())
+    (2, ['0.W', '0.b', '1.W', '1.b'])
+    """
 
     def __init__(self, modules: Any = ()) -> None:
         for module in modules:
@@ -196,7 +221,16 @@ class ModuleList(Module):
 
 
 class Sequential(ModuleList):
-    """Modules or functions one after the other: Sequential(Linear(2, 8), tr.tanh, Linear(8, 1))."""
+    """Modules or functions one after the other, each called with what the one before returns.
+
+    Args: modules, and functions of a tensor.
+    Raises: DTypeError for something that is neither.
+
+    >>> import tinyrnn as tr
+    >>> model = tr.nn.Sequential(tr.nn.Linear(2, 8), tr.tanh, tr.nn.Linear(8, 1))
+    >>> model(tr.zeros(5, 2)).shape
+    (5, 1)
+    """
 
     def __init__(self, *modules: Any) -> None:
         super().__init__(module if isinstance(module, Module) else Function(module) for module in modules)
@@ -243,9 +277,8 @@ def check_input(layer: Module, x: Any, axes: tuple[str, ...], last: int, option:
     name = type(layer).__name__
     wanted = f"({', '.join((*axes[:-1], f'{axes[-1]}={last}'))})"
     if not isinstance(x, Tensor):
-        raise DTypeError(
-            f"{name}: {what} is {type(x).__name__}; expected a tensor {wanted}: tr.tensor({what}) makes one"
-        )
+        advice = "a layer returned out, state: pass out on" if isinstance(x, tuple) else f"tr.tensor({what}) makes one"
+        raise DTypeError(f"{name}: {what} is {type(x).__name__}; expected a tensor {wanted}: {advice}")
     if not x.dtype.is_floating:
         raise DTypeError(f"{name}: {what} is {x.dtype}; expected floating numbers {wanted}: {what}.astype(tr.float32)")
     if x.ndim != len(axes) if axes[0] != "…" else x.ndim == 0:

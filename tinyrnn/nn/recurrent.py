@@ -27,7 +27,8 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
         stateₜ = step(zₜ, stateₜ₋₁);   outₜ = the first field of stateₜ
 
     Args:
-        z: (T, B, nH), the projected inputs.
+        cell: a Cell.
+        z: (T, B, nH), the projected inputs, cell.project(x).
         state: the state before the first step.
         lengths: (B,) integers from 0 to T, in any order; a sequence's state stays as it is where the sequence has
             ended, and its outputs there are 0. One of length 0 keeps the initial state. None: all are T long.
@@ -35,6 +36,12 @@ def unroll(cell: Cell, z: Tensor, state: Any, lengths: Any = None, reverse: bool
 
     Returns: out (T, B, H), outₜ in its place t in either direction, and the state after the last step taken.
     Raises: ShapeError, DTypeError or IndexRangeError for lengths that do not fit.
+
+    >>> import tinyrnn as tr
+    >>> cell, x = tr.nn.RNNCell(input_size=3, hidden_size=4), tr.randn(5, 2, 3)
+    >>> out, state = tr.nn.unroll(cell, cell.project(x), cell.initial_state(batch=2))
+    >>> out.shape, out[-1].tolist() == state.h.tolist()
+    ((5, 2, 4), True)
     """
     T, B = z.shape[:2]
     mask = None if lengths is None else F.unstack(F.expand_dims(running(type(cell).__name__, lengths, z), -1))  # (B, 1)
@@ -97,20 +104,35 @@ class Recurrent(Module):
     """A cell of any kind, unrolled over time, in layers on top of each other and in one direction or both.
 
     Args:
-        cell: a subclass of Cell.
         input_size I; hidden_size H; num_layers L.
+        cell: a subclass of Cell.
         bidirectional: let a second cell read each layer's input backwards; D = 2 outputs stand side by side.
-        dropout: probability with which the output of each layer but the last is dropped while training.
+        dropout: probability with which an element of a layer's output, but for the last layer's, is dropped while
+            training.
         options: what the cell takes besides, such as bias, dtype, layer_norm, zoneout.
+
+    Parameters: those of L·D cells. cells.k, k = l·D + d, is that of layer l and direction d, 0 forward and 1 backward.
+        The first layer's cells read x, I wide; the others what the layer below puts out, H·D wide.
 
     Shapes:
         x (T, B, I); lengths (B,) integers from 0 to T, in any order, None if all sequences are T long.
-        state: a NamedTuple whose fields are (L·D, B, H), layer by layer, forward before backward; None for the cells'
-            initial state; a plain tuple of its fields will do, and for a state of one field the tensor alone.
+        state: a NamedTuple whose fields are (L·D, B, H), in the order of the cells; None for the cells' initial state;
+            a plain tuple of its fields will do, and for a state of one field the tensor alone.
 
-    Returns: out (T, B, H·D), the last layer's outputs, 0 where a sequence has ended; and the state after the last step
-        of each sequence, a NamedTuple like that.
-    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected.
+    Returns: out (T, B, H·D), the last layer's outputs at every step, the forward ones before the backward ones, 0 where
+        a sequence has ended; and the state of every layer after the last step of each sequence, a NamedTuple like that.
+        The last step of a backward cell is t = 0. An output is as wide as the state's first field: P, not H, where an
+        LSTM has a projection.
+    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected; ValueError for a
+        dropout outside [0, 1), or with nothing to act on.
+
+    >>> import tinyrnn as tr
+    >>> layer = tr.nn.Recurrent(tr.nn.RNNCell, 3, 4, num_layers=2, bidirectional=True)
+    >>> out, state = layer(tr.randn(5, 2, 3), lengths=[5, 3])
+    >>> out.shape, state.h.shape
+    ((5, 2, 8), (4, 2, 4))
+    >>> tr.abs(out[3:, 1]).max().item()  # the second sequence has ended
+    0.0
     """
 
     def __init__(
@@ -211,12 +233,14 @@ class RNN(Recurrent):
 
         hₜ = tanh(xₜ W_x + b + hₜ₋₁ W_h)
 
-    Args: input_size I; hidden_size H; num_layers L; nonlinearity, "tanh" or "relu"; bidirectional, dropout and the rest
-        as for Recurrent and Cell.
+    Args: input_size I; hidden_size H; num_layers L; nonlinearity, "tanh" or "relu"; bidirectional, for D = 2 directions
+        and not 1, dropout and the rest as for Recurrent and Cell.
     Shapes: x (T, B, I); state RNNState(h), h (L·D, B, H), or h alone. Returns out (T, B, H·D) and RNNState(h).
+    Source: Elman 1990, "Finding Structure in Time"; Schuster & Paliwal 1997, "Bidirectional Recurrent Neural Networks".
 
     >>> import tinyrnn as tr
-    >>> out, state = RNN(input_size=3, hidden_size=4)(tr.zeros(5, 2, 3))
+    >>> layer = tr.nn.RNN(input_size=3, hidden_size=4)
+    >>> out, state = layer(tr.zeros(5, 2, 3))
     >>> out.shape, state.h.shape
     ((5, 2, 4), (1, 2, 4))
     """
@@ -231,15 +255,17 @@ class LSTM(Recurrent):
         i, f, g, o = split(xₜ W_x + b + hₜ₋₁ W_h)
         cₜ = σ(f)⊙cₜ₋₁ + σ(i)⊙tanh(g);   hₜ = σ(o)⊙tanh(cₜ)
 
-    Args: input_size I; hidden_size H; num_layers L; peephole; proj_size P; bidirectional, dropout and the rest as for
-        Recurrent and Cell.
-    Shapes: x (T, B, I); state LSTMState(h, c), each (L·D, B, H), with a projection h (L·D, B, P), or a pair. Returns
-        out (T, B, H·D) and LSTMState(h, c).
+    Args: input_size I; hidden_size H; num_layers L; peephole; proj_size P; bidirectional, for D = 2 directions and not
+        1, dropout and the rest as for Recurrent, LSTMCell and Cell.
+    Shapes: x (T, B, I); state LSTMState(h, c), each (L·D, B, H), or a pair. Returns out (T, B, H·D) and
+        LSTMState(h, c). With a projection h is (L·D, B, P) and out (T, B, P·D).
+    Source: Hochreiter & Schmidhuber 1997, "Long Short-Term Memory"; of its parts: LSTMCell.
 
     >>> import tinyrnn as tr
-    >>> out, state = LSTM(input_size=3, hidden_size=4, num_layers=2)(tr.zeros(5, 1, 3))
+    >>> layer = tr.nn.LSTM(input_size=3, hidden_size=4, num_layers=2)
+    >>> out, state = layer(tr.zeros(5, 2, 3))
     >>> out.shape, state.h.shape, state.c.shape
-    ((5, 1, 4), (2, 1, 4), (2, 1, 4))
+    ((5, 2, 4), (2, 2, 4), (2, 2, 4))
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, **options: Any) -> None:
@@ -255,12 +281,14 @@ class GRU(Recurrent):
         reset_after=False:  n = tanh(xₜ W_xn + b_n + (r⊙hₜ₋₁) W_hn)
         hₜ = (1 − z)⊙n + z⊙hₜ₋₁
 
-    Args: input_size I; hidden_size H; num_layers L; reset_after, True as in PyTorch; bidirectional, dropout and the
-        rest as for Recurrent and Cell.
+    Args: input_size I; hidden_size H; num_layers L; reset_after, True as in PyTorch; bidirectional, for D = 2
+        directions and not 1, dropout and the rest as for Recurrent and Cell.
     Shapes: x (T, B, I); state GRUState(h), h (L·D, B, H), or h alone. Returns out (T, B, H·D) and GRUState(h).
+    Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder".
 
     >>> import tinyrnn as tr
-    >>> out, state = GRU(input_size=3, hidden_size=4, bidirectional=True)(tr.zeros(5, 2, 3))
+    >>> layer = tr.nn.GRU(input_size=3, hidden_size=4, bidirectional=True)
+    >>> out, state = layer(tr.zeros(5, 2, 3))
     >>> out.shape, state.h.shape
     ((5, 2, 8), (2, 2, 4))
     """

@@ -56,7 +56,8 @@ class MultiHeadAttention(Module):
     Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected.
 
     >>> import tinyrnn as tr
-    >>> context, weights = MultiHeadAttention(size=8, heads=2)(tr.randn(5, 3, 8), causal=True)
+    >>> attention = tr.nn.MultiHeadAttention(size=8, heads=2)
+    >>> context, weights = attention(tr.randn(5, 3, 8), causal=True)
     >>> context.shape, weights.shape
     ((5, 3, 8), (5, 5, 3, 2))
     >>> weights[1, 2:].max().item()  # at t=1 nothing later is looked at
@@ -184,7 +185,8 @@ class PositionalEncoding(Module):
     Raises: ShapeError for x of another width, or longer than there are learned positions.
 
     >>> import tinyrnn as tr
-    >>> PositionalEncoding(4)(tr.zeros(2, 1, 4))[1, 0]  # sin 1, cos 1, sin 0.01, cos 0.01
+    >>> y = tr.nn.PositionalEncoding(size=4)(tr.zeros(2, 1, 4))
+    >>> y[1, 0]  # sin 1, cos 1, sin 0.01, cos 0.01
     tensor([0.84147096, 0.5403023 , 0.00999983, 0.99995   ], dtype=float32)
     """
 
@@ -222,11 +224,21 @@ def sinusoids(T: int, size: int) -> Any:
 
 
 class TransformerState(NamedTuple):
-    """What the last C steps have left to be looked at: (B, …) for a block, (L, B, …) for a Transformer."""
+    """What the last C steps have left to be looked at: (B, …) for a block, (L, B, …) for a Transformer.
 
-    keys: Tensor  # (B, C, H)
-    values: Tensor  # (B, C, H)
-    filled: Tensor  # (B, C), bool: False for steps before the first
+    >>> import tinyrnn as tr
+    >>> block = tr.nn.TransformerBlock(size=8, heads=2, context=4)
+    >>> out, state = block(tr.randn(3, 1, 8))
+    >>> state.keys.shape, state.filled.tolist()  # three steps so far
+    ((1, 4, 8), [[False, True, True, True]])
+    """
+
+    keys: Tensor
+    """(B, C, H), k W_k of those steps, the last one last."""
+    values: Tensor
+    """(B, C, H), their v W_v."""
+    filled: Tensor
+    """(B, C), bool: False for steps before the first."""
 
     def detach(self) -> TransformerState:
         """Return the state with no history."""
@@ -236,7 +248,7 @@ class TransformerState(NamedTuple):
 class TransformerBlock(Module):
     """Self-attention and a feed-forward network, each added to what goes into it.
 
-        x ← x + dropout(attention(norm(x)));   x ← x + dropout(gelu(norm(x) W₁ + b₁) W₂ + b₂)
+        h = x + dropout(attention(norm(x)));   out = h + dropout(gelu(norm(h) W₁ + b₁) W₂ + b₂)
 
     Args:
         size H; heads, of which H is a multiple; dtype.
@@ -257,10 +269,12 @@ class TransformerBlock(Module):
 
     Source: Vaswani et al. 2017; Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (the norms
         before, and GELU); Dai et al. 2019, "Transformer-XL" (the state).
-    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected.
+    Raises: ShapeError, DTypeError or IndexRangeError naming what was given and what was expected; ValueError for a
+        dropout outside [0, 1).
 
     >>> import tinyrnn as tr
-    >>> out, state = TransformerBlock(size=8, heads=2, context=4)(tr.randn(6, 3, 8))
+    >>> block = tr.nn.TransformerBlock(size=8, heads=2, context=4)
+    >>> out, state = block(tr.randn(6, 3, 8))
     >>> out.shape, state.keys.shape, state.filled.shape
     ((6, 3, 8), (3, 4, 8), (3, 4))
     """
@@ -350,7 +364,7 @@ class Transformer(Module):
     A layer has 12H² parameters and a few; an LSTM's has 8H². Step t of layer l depends on at most l · C steps before.
 
     >>> import tinyrnn as tr
-    >>> layer = Transformer(size=8, heads=2, num_layers=3, context=4)
+    >>> layer = tr.nn.Transformer(size=8, heads=2, num_layers=3, context=4)
     >>> x = tr.randn(6, 1, 8)
     >>> whole, _ = layer(x)
     >>> first, state = layer(x[:5])

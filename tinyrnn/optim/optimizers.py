@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tinyrnn import backends
 from tinyrnn.autograd import no_grad
-from tinyrnn.errors import CaptureError, GraphError, StateDictError
+from tinyrnn.errors import CaptureError, DTypeError, GraphError, StateDictError
 from tinyrnn.functions import full, minimum, sqrt
 from tinyrnn.fuse import fused
 from tinyrnn.optim.schedules import Schedule, schedule_of
@@ -24,15 +24,30 @@ class Optimizer:
 
     Args: parameters, tensors that require a gradient; lr, a number or a schedule.
     Attributes: lr, which may be assigned; steps, the number of steps done.
-    Raises: GraphError for something that does not require a gradient; ValueError for no parameter, or for one given
-        twice, or an option out of range.
+    Raises: GraphError for something that does not require a gradient; DTypeError for a module itself; ValueError for no
+        parameter, or for one given twice, or an option out of range.
+
+    >>> import tinyrnn as tr
+    >>> class HeavyBall(tr.optim.Optimizer):
+    ...     remembers = ("v",)
+    ...     def update(self, w, g, lr, memory):
+    ...         memory["v"] = 0.9 * memory["v"] + g
+    ...         return w - lr * memory["v"]
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = HeavyBall([w], lr=0.1)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4), optimizer.memory["v"][0].item(), optimizer.steps
+    (0.8, 2.0, 1)
     """
 
     remembers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, parameters: Iterable[Tensor], lr: float | Schedule) -> None:
-        self.parameters = list(parameters)
         name = type(self).__name__
+        if not isinstance(parameters, Iterable):
+            raise DTypeError(f"{name}: given {type(parameters).__name__}; expected parameters: model.parameters()")
+        self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError(f"{name}: given no parameters; expected those of a model, model.parameters()")
         for w in self.parameters:
@@ -166,6 +181,15 @@ class SGD(Optimizer):
     Args: parameters; lr, in units of w per unit of g; momentum, 0 to 1; nesterov; weight_decay, adds weight_decay · w
         to g.
     Source: Robbins & Monro 1951; Polyak 1964 (momentum); Sutskever et al. 2013 (Nesterov's form).
+    Raises: as Optimizer; ValueError for nesterov without momentum.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = tr.optim.SGD([w], lr=0.1)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)  # g = 2; 1 − 0.1 · 2
+    0.8
     """
 
     def __init__(
@@ -208,6 +232,14 @@ class Adagrad(Optimizer):
     Args: parameters; lr, in units of w; lr_decay, divides lr by 1 + t · lr_decay; initial_accumulator_value, the first
         s; eps.
     Source: Duchi, Hazan & Singer 2011, "Adaptive Subgradient Methods".
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = tr.optim.Adagrad([w], lr=0.1)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)  # g = 2; s = 4; 1 − 0.1 · 2 / √4
+    0.9
     """
 
     remembers = ("s",)
@@ -250,6 +282,14 @@ class RMSProp(Optimizer):
 
     Args: parameters; lr, in units of w; alpha, 0 to 1; eps.
     Source: Tieleman & Hinton 2012, lecture 6.5 of "Neural Networks for Machine Learning".
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = tr.optim.RMSProp([w], lr=0.1, alpha=0.75)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)  # g = 2; s = 0.25 · 4; 1 − 0.1 · 2 / √1
+    0.8
     """
 
     remembers = ("s",)
@@ -300,6 +340,15 @@ class Adam(Optimizer):
 
     Args: parameters; lr, in units of w; betas (β₁, β₂); eps; weight_decay, adds weight_decay · w to g.
     Source: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization".
+    Raises: as Optimizer; ValueError for betas that are not two numbers from 0 up to, not including, 1.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = tr.optim.Adam([w], lr=0.1)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)  # g = 2; the first step is of lr: 1 − 0.1 · 2 / √4
+    0.9
     """
 
     remembers = ("m", "v")
@@ -336,10 +385,18 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam whose weight decay acts on w itself, not through the adaptive step.
 
-        w ← w − lr · weight_decay · w, then Adam
+        w ← (1 − lr · weight_decay) · w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps),   m and v as in Adam
 
-    Args: as for Adam; weight_decay is 0.01.
+    Args: parameters, lr, betas and eps as for Adam; weight_decay, per unit of lr.
     Source: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> optimizer = tr.optim.AdamW([w], lr=0.1, weight_decay=0.5)
+    >>> (w**2).backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)  # g = 2; 1 − 0.1 · 0.5 · 1 − 0.1 · 2 / √4
+    0.85
     """
 
     def __init__(
@@ -367,6 +424,14 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     Returns: the norm, a tensor on the device; reading it (float) waits for the device.
     Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
     Raises: ValueError for a max_norm that is not positive, or if no parameter has a gradient.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter([3.0, 4.0])
+    >>> (w**2).sum().backward()  # g = (6, 8)
+    >>> tr.optim.clip_grad_norm([w], max_norm=1.0).item()
+    10.0
+    >>> [round(g, 3) for g in w.grad.tolist()]
+    [0.6, 0.8]
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a positive number")

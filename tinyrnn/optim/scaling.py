@@ -45,6 +45,21 @@ class LossScaler:
     Attributes: loss_scale, s, a tensor of one number; good, the steps in a row that counted; skipped, all that did not.
     Source: Micikevicius et al. 2018, "Mixed Precision Training"; factors and interval are PyTorch's.
     Raises: ValueError for an option out of range; DTypeError for parameters in half precision themselves.
+
+    >>> import tinyrnn as tr
+    >>> w = tr.Parameter(1.0)
+    >>> scaler = tr.optim.LossScaler(tr.optim.SGD([w], lr=0.1))
+    >>> scaler.scale(w**2).backward()
+    >>> w.grad.item()  # 2 · 2¹⁶
+    131072.0
+    >>> scaler.step()
+    >>> round(w.item(), 4)
+    0.8
+    >>> w.grad = None
+    >>> scaler.scale(w * float("inf")).backward()  # as after an overflow
+    >>> scaler.step()
+    >>> round(w.item(), 4), scaler
+    (0.8, LossScaler(loss_scale=32768.0, good=0, skipped=1))
     """
 
     def __init__(

@@ -14,7 +14,23 @@ from tinyrnn.errors import StateDictError
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base of the schedules; `schedule(t)` is the learning rate of step t."""
+    """The base of the schedules; `schedule(t)` is the learning rate of step t.
+
+    A subclass is a frozen dataclass of numbers, by which a checkpoint knows it, and writes `__call__`.
+
+    Raises: ValueError for a number of steps, a field named every, total or steps, that is not an int of 1 or more.
+
+    >>> from dataclasses import dataclass
+    >>> import tinyrnn as tr
+    >>> @dataclass(frozen=True)
+    ... class InverseRoot(tr.optim.Schedule):
+    ...     lr: float
+    ...     def __call__(self, t):
+    ...         return self.lr / (t + 1) ** 0.5
+    >>> schedule = InverseRoot(lr=0.1)
+    >>> schedule(0), schedule(3)
+    (0.1, 0.05)
+    """
 
     kinds: ClassVar[dict[str, type[Schedule]]] = {}
 
@@ -45,6 +61,11 @@ class Constant(Schedule):
         lr(t) = lr
 
     Args: lr.
+
+    >>> import tinyrnn as tr
+    >>> schedule = tr.optim.Constant(lr=0.1)
+    >>> [schedule(t) for t in range(3)]
+    [0.1, 0.1, 0.1]
     """
 
     lr: float
@@ -61,6 +82,12 @@ class StepDecay(Schedule):
         lr(t) = lr · factor^⌊t / every⌋
 
     Args: lr; every, in steps; factor.
+    Raises: ValueError for an `every` that is not an int of 1 or more.
+
+    >>> import tinyrnn as tr
+    >>> schedule = tr.optim.StepDecay(lr=0.4, every=2, factor=0.5)
+    >>> [schedule(t) for t in range(6)]
+    [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]
     """
 
     lr: float
@@ -80,6 +107,12 @@ class Cosine(Schedule):
 
     Args: lr; total, in steps; final.
     Source: Loshchilov & Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
+    Raises: ValueError for a `total` that is not an int of 1 or more.
+
+    >>> import tinyrnn as tr
+    >>> schedule = tr.optim.Cosine(lr=0.1, total=4)
+    >>> [round(schedule(t), 3) for t in range(6)]
+    [0.1, 0.085, 0.05, 0.015, 0.0, 0.0]
     """
 
     lr: float
@@ -99,6 +132,13 @@ class WarmUp(Schedule):
 
     Args: steps; then, a schedule, or a number for a constant one.
     Source: Goyal et al. 2017, "Accurate, Large Minibatch SGD".
+    Raises: ValueError for `steps` that is not an int of 1 or more.
+
+    >>> import tinyrnn as tr
+    >>> then = tr.optim.StepDecay(lr=0.4, every=5, factor=0.5)
+    >>> schedule = tr.optim.WarmUp(steps=4, then=then)
+    >>> [round(schedule(t), 3) for t in range(6)]
+    [0.1, 0.2, 0.3, 0.4, 0.4, 0.2]
     """
 
     steps: int

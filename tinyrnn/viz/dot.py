@@ -260,11 +260,10 @@ class _Writer:
         if any(edge.cut for edge in self.graph.edges):
             lines.append(f'<font color="{VERMILION}">┈▸| cut</font>{SPACE}no gradient flows back')
         if self.gradients and self.greatest:
-            few = f"{self.least:.1e}" if self.least < self.greatest else ""
-            lines.append(
-                f'<font color="{FLOWS[0]}">▬</font> {few} … {self.greatest:.1e} <font color="{FLOWS[LEVELS]}">▬</font> '
-                "size of the gradient that flows back"
-            )
+            ends = {FLOWS[0]: self.least} if self.least < self.greatest else {}
+            ends[FLOWS[LEVELS]] = self.greatest
+            told = [f'<font color="{color}">▬</font>{SPACE}{norm:.2g}' for color, norm in ends.items()]
+            lines.append(f"{f'{SPACE}…{SPACE}'.join(told)}, the size of the gradient that flows back")
         return [told_nodes, lines] if lines else [told_nodes]
 
 

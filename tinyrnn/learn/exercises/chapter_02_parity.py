@@ -2,11 +2,13 @@
 
     y = tanh(x W + b)
 
-is a layer. One of them cannot tell an odd number of ones from an even one, not even among two bits; two can. But W has
-a row for each bit: for one bit more there is no weight. What has seen any number of bits has to remember something,
-and do the same at each step. Here that is one number: h, 1 if the ones so far are odd, else 0.
+is a layer. One layer cannot tell whether the number of ones among the bits is odd or even, not even among two bits.
+Two layers, one after the other, can. But W has a row for each bit, so for one bit more there is no weight. What is to
+read any number of bits has to remember something, and do the same at each step. Here it remembers one number: h, which
+is 1 if the number of ones so far is odd, else 0.
 
-Write the layer; weights, found by thought, for two layers that answer for two bits; and the step that goes on for ever.
+Write the layer; weights, found by thought and not by training, for two layers that answer for two bits; and the step
+that goes on for ever.
 
 Source: Minsky & Papert 1969, "Perceptrons" (what one layer cannot tell).
 """
@@ -41,7 +43,7 @@ def weights() -> tuple[Array, Array, Array, Array]:
 
 
 def step(h: float, x: float) -> float:
-    """Return the next h: 1 if the ones up to and including the bit x are odd, else 0; h, the same up to before x."""
+    """Return the next h: 1 if the number of ones, now with the bit x, is odd, else 0. The h before did not count x."""
     return h + x - 2 * h * x
 
 

@@ -1,10 +1,10 @@
 """A recurrent cell: one step in time.
 
-A recurrent network is one step, done again and again: the next state is made of the input and of the state before. A
-subclass of nn.Cell writes that step, and has a loop, layers, two directions and BPTT for nothing. Write one whose state
-changes slowly, a leaky integrator:
+A recurrent network is one step, done again and again: the next state is made from the input and the state before.
+Write that step, in a subclass of nn.Cell, and the loop, layers, two directions and gradients come by themselves. Let
+the state change slowly. Such a cell is called a leaky integrator:
 
-    h' = ¾ h + ¼ tanh(x W_x + b + h W_h)
+    h' = ¾ h + ¼ tanh(x W_x + b + h W_h)        h, the state before; h', the next one
 
 Shapes: x (B, I); h (B, H); W_x (I, H); W_h (H, H); b (H,).
 Source: Jaeger et al. 2007, "Optimization and applications of echo state networks with leaky-integrator neurons".
@@ -29,7 +29,7 @@ class LeakyCell(nn.Cell):
     def step(self, z: tr.Tensor, state: nn.RNNState) -> nn.RNNState:
         """Return the next state, nn.RNNState(h').
 
-        Args: z = x W_x + b (B, H), which has been computed for all steps at once; state, the one before: state.h.
+        Args: z = x W_x + b (B, H), which has been computed already; state, the one before, a tuple: state.h is h.
         """
         return nn.RNNState(0.75 * state.h + 0.25 * tr.tanh(z + state.h @ self.W_h))
 
@@ -94,7 +94,7 @@ def check_history(answer: Any) -> None:
 
 
 def check_numbers(answer: Any) -> None:
-    """The first and the second derivative agree with numbers."""
+    """The derivative, and the derivative of the derivative, agree with nudging."""
     layer = nn.Recurrent(answer.LeakyCell, 2, 3, dtype="float64")
     x = tr.randn(3, 2, 2, dtype="float64", requires_grad=True)
     check_derivatives(lambda x, *_: layer(x)[0], x, *layer.parameters())

@@ -1,7 +1,7 @@
 """Backpropagation through time, by hand.
 
-Once in your life, write what an engine does by itself. A plain recurrent network reads three inputs, and at each step
-its state is to come close to a target:
+Once in your life, write what `tr.grad` does by itself. A plain recurrent network reads T inputs, and at each step its
+state is to come close to a target y_t. Steps are counted from 1 here, so that h_0 is the state before the first:
 
     h_t = tanh(x_t W_x + h_{t−1} W_h + b),  h_0 = 0;      L = ½ Σ_t |h_t − y_t|²,  t = 1 … T
 
@@ -12,7 +12,8 @@ With a_t for what stands in the tanh, the chain rule goes backwards:
 
 and each step adds its share to the gradients of W_x, W_h and b, which all steps use. Write both ways, in NumPy alone.
 
-Shapes: x (T, I); y (T, H); W_x (I, H); W_h (H, H); b (H,). There is no batch: h_t is a vector (H,).
+Shapes: x (T, I); y (T, H); W_x (I, H); W_h (H, H); b (H,). There is no batch: x_t is (I,) and h_t is (H,), where .T
+changes nothing.
 Source: Werbos 1990, "Backpropagation through time: what it does and how to do it".
 """
 
@@ -30,7 +31,7 @@ Array = npt.NDArray[Any]
 
 
 def forward(x: Array, W_x: Array, W_h: Array, b: Array) -> Array:
-    """Return the states h (T + 1, H): h[0] is zero, and h[t + 1] what was made of x[t]."""
+    """Return the states h (T + 1, H): h[0] is zero, and h[t + 1] what was made from x[t]."""
     h = np.zeros((len(x) + 1, len(b)))
     for t in range(len(x)):
         h[t + 1] = np.tanh(x[t] @ W_x + h[t] @ W_h + b)
@@ -59,7 +60,8 @@ def backward(x: Array, y: Array, h: Array, W_h: Array) -> tuple[Array, Array, Ar
 
 HINTS = (
     "Go through the steps in reverse, and carry one vector: what the step after sends back to h_t. It is 0 at the end.",
-    "In step t: first gh, then ga = gh · (1 − h²), then the three shares. The share of W_h is np.outer(h_{t−1}, ga).",
+    "In step t: first gh, then ga = gh · (1 − h²), then the three shares. The share of W_h is np.outer(h_{t−1}, ga): "
+    "all products of a number of h_{t−1} and one of ga.",
     "All steps use the same W_h: its gradient is a sum over the steps, so write +=.",
     "What step t sends to h_{t−1} is ga @ W_h.T.",
 )
@@ -74,23 +76,34 @@ def _reference(
     back: Array | None = None,
     slope: bool = True,
     shift: int = 0,
+    made: int = 1,
     losses: slice = slice(None),
     shares: slice = slice(None),
 ) -> tuple[Array, Array, Array]:
     """Return the gradients, or what they are with a mistake.
 
     Args: back, what stands in the place of W_hᵀ; slope, whether 1 − h² is there; shift, by how much h is late in the
-        share of W_h; losses and shares, the steps that count.
+        share of W_h; made, which h is taken for the one that step t made, t + made; losses and shares, the steps that
+        count.
     """
     T = len(x)
     gh, ga = np.zeros_like(y), np.zeros_like(y)
-    gh[losses] = (h[1:] - y)[losses]
+    gh[losses] = (h[made : T + made] - y)[losses]
     for t in reversed(range(T)):
-        ga[t] = gh[t] * (1 - h[t + 1] ** 2 if slope else 1)
+        ga[t] = gh[t] * (1 - h[t + made] ** 2 if slope else 1)
         if t > 0:
             gh[t - 1] += ga[t] @ (W_h.T if back is None else back)
     before = h[shift : T + shift]
     return x[shares].T @ ga[shares], before[shares].T @ ga[shares], ga[shares].sum(0)
+
+
+def _forwards(x: Array, y: Array, h: Array, W_h: Array) -> tuple[Array, Array, Array]:
+    """Return what the gradients are if the steps are gone through in the wrong order."""
+    ga, after = np.zeros_like(y), np.zeros_like(y[0])
+    for t in range(len(x)):
+        ga[t] = (h[t + 1] - y[t] + after) * (1 - h[t + 1] ** 2)
+        after = ga[t] @ W_h.T
+    return x.T @ ga, h[:-1].T @ ga, ga.sum(0)
 
 
 def _example() -> tuple[Array, Array, Array, Array, Array]:
@@ -138,10 +151,19 @@ def _gradients(answer: Any, n: int) -> tuple[Any, Any, dict[str, Any]]:
         "the tanh is missing on the way back: ∂L/∂a = ∂L/∂h ⊙ (1 − h²)": _reference(x, y, h, W_h, slope=False),
         "W_h stands in the place of W_hᵀ on the way back": _reference(x, y, h, W_h, back=W_h),
         "the sign is wrong: the derivative of ½(h − y)² is h − y": [-g for g in true],
+        "it is twice as large: the ½ in L takes the 2 of the square away": [2 * g for g in true],
+        "step t has made h[t + 1], and that is what y[t] is the target of; h[t] was there before": _reference(
+            x, y, h, W_h, made=0
+        ),
+        "the steps are gone through forwards, and what comes from the step after is known only on the way back: take "
+        "reversed(range(T))": _forwards(x, y, h, W_h),
         "in the share of a step stands h_t, which that step has made; W_h was multiplied by h_{t−1}": _reference(
             x, y, h, W_h, shift=1
         ),
         "it is transposed": [g.T for g in true],
+        "that is ∂L/∂W_h; the order is ∂L/∂W_x, ∂L/∂W_h, ∂L/∂b": [true[1]] * 3,
+        "that is ∂L/∂W_x; the order is ∂L/∂W_x, ∂L/∂W_h, ∂L/∂b": [true[0]] * 3,
+        "that is ∂L/∂b; the order is ∂L/∂W_x, ∂L/∂W_h, ∂L/∂b": [true[2]] * 3,
     }
     return given[n], true[n], {words: gradients[n] for words, gradients in mistakes.items()}
 
@@ -162,7 +184,7 @@ def check_W_x(answer: Any) -> None:
 
 
 def check_numbers(answer: Any) -> None:
-    """All three agree with numbers."""
+    """All three agree with nudging."""
     x, y, *parameters = _example()
 
     def loss(xp: Any, W_x: Array, W_h: Array, b: Array) -> Any:

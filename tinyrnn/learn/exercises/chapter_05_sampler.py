@@ -1,6 +1,6 @@
 """A sampler: temperature and top-k.
 
-A language model gives a number for each symbol of its vocabulary, the logits. To write with it, make probabilities of
+A network that writes text gives a logit for each symbol of its vocabulary. To write with it, make probabilities of
 them, and draw:
 
     p = softmax(logits / temperature),  cut to the k likeliest symbols, and scaled to sum to 1 again
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 def probabilities(logits: Array, temperature: float = 1.0, top_k: int | None = None) -> Array:
-    """Return the probabilities (V,) for logits (V,), which may be as large as 1000; top_k=None: of all symbols."""
+    """Return the probabilities (V,) for logits (V,), which may be as large as 1000; top_k=None keeps all symbols."""
     p = np.exp((logits - logits.max()) / temperature)
     if top_k is not None:
         p[np.argsort(p)[:-top_k]] = 0
@@ -70,6 +70,8 @@ def check_temperature(answer: Any) -> None:
             "it is the other way round: logits are divided by the temperature": _softmax(LOGITS * temperature),
             "the temperature changes nothing. It divides the logits, before the exponential": _softmax(LOGITS),
             "the temperature divides the probabilities; it has to divide the logits": _softmax(LOGITS) / temperature,
+            "they do not sum to 1: the temperature has to be in the sum below as well": np.exp(LOGITS / temperature)
+            / np.exp(LOGITS).sum(),
         }
         given = answer.probabilities(LOGITS.copy(), temperature)
         agree(f"probabilities at temperature {temperature}", given, _softmax(LOGITS / temperature), mistakes)
@@ -84,6 +86,12 @@ def check_top_k(answer: Any) -> None:
         mistakes = {
             "what is left does not sum to 1: divide by the sum after the cut": np.where(p >= rising[-k], p, 0),
             "those are the k least likely": least / least.sum(),
+            "the symbols have lost their places: all V stay where they are, and those that are cut get 0": (
+                rising[::-1][:k] / rising[-k:].sum()
+            ),
+            "a logit of 0 is no probability of 0, since e⁰ is 1: cut the probabilities": _softmax(
+                np.where(p >= rising[-k], LOGITS, 0)
+            ),
             "top_k changes nothing": p,
         }
         if k == 5:
@@ -123,6 +131,11 @@ def check_draw(answer: Any) -> None:
         "that is the first symbol whose own p is above u; add them up on the way": [1, 1, 2, 0, 0, 0],
     }
     given = [answer.draw(p.copy(), u) for u in us]
+    for u, symbol in zip(us, given, strict=True):
+        if symbol is None:
+            raise Mistake(f"draw({p.tolist()}, {u}) is None: does it end with `return` whatever u is?")
+    if any(not np.array_equal(answer.draw(p.copy(), u), symbol) for u, symbol in zip(us * 5, given * 5, strict=True)):
+        raise Mistake("the same p and u give now one symbol, now another: u is the random number, so draw no other")
     agree(f"draw({p.tolist()}, u) for u = {us}", given, [1, 1, 2, 2, 4, 4], mistakes)
 
 
