@@ -182,6 +182,15 @@ def test_recording_sees_everything() -> None:
     assert recorded._alive == []
 
 
+@pytest.mark.parametrize(("given", "kind", "shape"), [(False, "constant", (2, 4)), (True, "input", (1, 2, 4))])
+def test_a_state_that_nobody_gave_is_no_input(given: bool, kind: str, shape: tuple[int, ...]) -> None:
+    layer = nn.Recurrent(Leaky, 3, 4)
+    state = (RNNState(tr.zeros(1, 2, 4)),) if given else ()
+    drawn = tr.draw(layer, x_of(3), *state)
+    (h,) = [node for node in drawn.graph.nodes if node.name == "h" and node.kind in ("input", "constant")]
+    assert (h.kind, h.outputs[0].shape) == (kind, shape)
+
+
 def test_recording_names_places() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 5))
     with tr.recording() as recorded:

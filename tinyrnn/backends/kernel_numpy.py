@@ -15,7 +15,7 @@ import numpy as np
 from tinyrnn.backends.base import Run
 from tinyrnn.backends.kernel import Input, Instruction, Kernel
 
-BLOCK = 8192  # elements of a scratch block: a handful of them fit a core's second-level cache
+BLOCK = 32_768  # elements of a scratch block: fewer cost Python, more leave the caches (benchmarks/blocks.py)
 UFUNCS = {  # the others are called like their instructions
     "divide": np.true_divide,
     "abs": np.absolute,

@@ -277,7 +277,7 @@ def check_input(layer: Module, x: Any, axes: tuple[str, ...], last: int, option:
     name = type(layer).__name__
     wanted = f"({', '.join((*axes[:-1], f'{axes[-1]}={last}'))})"
     if not isinstance(x, Tensor):
-        advice = "a layer returned out, state: pass out on" if isinstance(x, tuple) else f"tr.tensor({what}) makes one"
+        advice = "a layer gave (out, state): pass out on" if isinstance(x, tuple) else f"tr.tensor({what}) makes one"
         raise DTypeError(f"{name}: {what} is {type(x).__name__}; expected a tensor {wanted}: {advice}")
     if not x.dtype.is_floating:
         raise DTypeError(f"{name}: {what} is {x.dtype}; expected floating numbers {wanted}: {what}.astype(tr.float32)")

@@ -565,8 +565,9 @@ class recording:
         if isinstance(x, Parameter):
             kind, name = "parameter", name or _parameter(scope, lambda p: p is x)[0] or "parameter"
         else:
-            kind = "input" if name or x.node or not _is_ours(frame) else "constant"
-            name = name or ("gy" if scope is not None and scope.back else _variable(x, frame))
+            field = _field(x, frame)  # of a state that nobody has given: zeros, before the first step
+            kind = "input" if name or x.node or not (field or _is_ours(frame)) else "constant"
+            name = name or ("gy" if scope is not None and scope.back else _variable(x, frame) or field)
         found = build.leaf(id(x), x, scope, kind, name or kind)
         self._keep(x, found)
         return found, False
@@ -652,6 +653,12 @@ def _variable(x: Tensor, frame: FrameType | None) -> str:
         return ""
     known = {name: frame.f_globals.get(name) for name in frame.f_code.co_names} | frame.f_locals
     return next((name for name, value in known.items() if value is x), "")
+
+
+def _field(x: Tensor, frame: FrameType | None) -> str:
+    """Return the name of a field that holds a tensor, of a state that is a variable in a frame's code: h of state."""
+    states = [value for value in frame.f_locals.values() if hasattr(value, "_fields")] if frame is not None else []
+    return next((name for state in states for name, y in zip(state._fields, state, strict=True) if y is x), "")
 
 
 # ---------------------------------------------------------------- gradients
