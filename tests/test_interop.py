@@ -126,6 +126,22 @@ def test_names_and_shapes_are_pytorchs():
     assert to_torch(nn.Linear(3, 4))["weight"].shape == (4, 3)
     assert list(to_torch(nn.LSTMCell(3, 4))) == ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
     assert list(to_torch(nn.LayerNorm(3))) == ["weight", "bias"]
+    assert {name: x.shape for name, x in to_torch(nn.Conv1d(3, 4, width=2)).items()} == {
+        "weight": (4, 3, 2),
+        "bias": (4,),
+    }
+    assert {name: x.shape for name, x in to_torch(nn.MultiHeadAttention(6, heads=2)).items()} == {
+        "in_proj_weight": (18, 6),
+        "out_proj.weight": (6, 6),
+    }
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Conv1d(3, 4, width=2), lambda: nn.TCN(3, 4), lambda: nn.MultiHeadAttention(6, 2)]
+)
+def test_a_round_trip_of_other_layers_is_exact(make, backend):
+    module = shuffled(make())
+    assert_same(values(from_torch(shuffled(make()), to_torch(module))), values(module))
 
 
 def test_modules_of_modules(backend):
@@ -252,6 +268,7 @@ class OwnCell(nn.Cell):
         (nn.GRU(2, 3, reset_after=False), "GRUCell has reset_after=False"),
         (nn.Recurrent(OwnCell, 2, 3), "OwnCell has a step of its own"),
         (nn.Sequential(nn.LSTMCell(2, 3, peephole=True)), "LSTMCell has p_f"),
+        (nn.Transformer(4, heads=2, context=8), "MultiHeadAttention has rotary=True; PyTorch's MultiheadAttention has"),
     ],
 )
 def test_layers_that_pytorch_does_not_have_are_refused(module, what):

@@ -149,6 +149,26 @@ def test_attention_both_ways():
     assert_close(ours(tr.tensor(query), tr.tensor(keys)), theirs(torch.tensor(query), torch.tensor(keys)))
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolution_both_ways(bias):
+    theirs = torch.nn.Conv1d(I, H, kernel_size=2, dilation=2, bias=bias)
+    ours, x = nn.Conv1d(I, H, width=2, dilation=2, bias=bias), draw(T, B, I)
+    for _ in range(2):
+        from_torch(ours, theirs.state_dict())
+        assert_close(ours(tr.tensor(x)), theirs(torch.tensor(x).permute(1, 2, 0)).permute(2, 0, 1))
+        theirs.load_state_dict(as_torch(to_torch(shuffled(ours))), strict=True)
+
+
+def test_heads_both_ways():
+    theirs, ours = torch.nn.MultiheadAttention(2 * H, 2, bias=False), nn.MultiHeadAttention(2 * H, 2)
+    query, keys, values = draw(T, B, 2 * H), draw(T + 1, B, 2 * H), draw(T + 1, B, 2 * H)
+    for _ in range(2):
+        from_torch(ours, theirs.state_dict())
+        context, _ = ours(tr.tensor(query), tr.tensor(keys), tr.tensor(values))
+        assert_close(context, theirs(torch.tensor(query), torch.tensor(keys), torch.tensor(values))[0])
+        theirs.load_state_dict(as_torch(to_torch(shuffled(ours))), strict=True)
+
+
 def test_float64_and_files_of_pytorchs(tmp_path):
     from safetensors.torch import save_file
 

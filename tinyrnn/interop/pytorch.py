@@ -13,6 +13,8 @@ is all that is asked of it. What differs is inside the layers:
     b_hn (H,)                     the n of bias_hh_l0           in a GRU, where it does not
     W_hr (H, P)                   weight_hr_l0                  transposed
     W_q, W_k, v of Attention      W_q.weight, W_k.weight, …     as if each were a torch.nn.Linear without bias
+    W_q, W_k, W_v, W_o            in_proj_weight (3H, H), …     MultiHeadAttention: one below the other, W_o apart
+    W (width, I, O) of Conv1d     weight (O, I, width)          the axes the other way round
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Rename(NamedTuple):
 RENAMED: dict[type[nn.Module], dict[str, Rename]] = {
     nn.Linear: {"W": Rename("weight", np.transpose, np.transpose), "b": Rename("bias")},
     nn.Embedding: {"W": Rename("weight")},
+    nn.Conv1d: {"W": Rename("weight", np.transpose, np.transpose), "b": Rename("bias")},
     nn.Attention: {
         "W_q": Rename("W_q.weight", np.transpose, np.transpose),
         "W_k": Rename("W_k.weight", np.transpose, np.transpose),
@@ -61,8 +64,8 @@ def to_torch(module: nn.Module, path: str | Path | None = None) -> dict[str, Arr
         path: a safetensors file to write besides, whole at every moment.
 
     Returns: names to NumPy arrays, copies; a bias that PyTorch has twice is the first, and the second is zero.
-    Raises: InteropError for a recurrent layer that PyTorch does not have, such as one with peepholes;
-        CheckpointError for a file that cannot be written.
+    Raises: InteropError for a layer that PyTorch does not have, such as an LSTM with peepholes, or a Transformer, which
+        rotates what it compares; CheckpointError for a file that cannot be written.
 
     >>> import tinyrnn as tr
     >>> from tinyrnn.interop import to_torch
@@ -89,8 +92,8 @@ def from_torch(module: M, state: Mapping[str, Any] | str | Path) -> M:
         state: what state_dict() of a torch.nn.Module returns, or any names to tensors or arrays; or a safetensors file.
 
     Returns: the module. Where PyTorch has two biases, ours is their sum.
-    Raises: StateDictError that names all unknown, missing and unfit entries; InteropError for a recurrent layer
-        that PyTorch does not have; CheckpointError for a file that is not safetensors; DTypeError for a tensor of a
+    Raises: StateDictError that names all unknown, missing and unfit entries; InteropError for a layer that
+        PyTorch does not have; CheckpointError for a file that is not safetensors; DTypeError for a tensor of a
         type that NumPy does not have.
 
     >>> import numpy as np
@@ -148,6 +151,10 @@ def _theirs(part: Part) -> dict[str, Array]:
         theirs = {ROWS[name]: block for name, block in rows.items()}
         W_hr = getattr(module, "W_hr", None)
         return theirs if W_hr is None else theirs | {"weight_hr": W_hr.detach().numpy().T}
+    if isinstance(module, nn.MultiHeadAttention):
+        _check_not_rotary(module)
+        W_q, W_k, W_v, W_o = (W.detach().numpy().T for W in (module.W_q, module.W_k, module.W_v, module.W_o))
+        return {"in_proj_weight": np.concatenate([W_q, W_k, W_v]), "out_proj.weight": W_o}
     renames = _renames(module)
     return {rename.name: rename.there(getattr(module, own).detach().numpy()) for own, rename in renames.items()}
 
@@ -159,6 +166,9 @@ def _ours(part: Part, theirs: dict[str, Array]) -> dict[str, Array]:
         rows = {name: theirs[key] for name, key in ROWS.items() if key in theirs}
         ours = from_rows(module, "pytorch", rows)
         return ours | {"W_hr": theirs["weight_hr"].T} if "weight_hr" in theirs else ours
+    if isinstance(module, nn.MultiHeadAttention):
+        W_q, W_k, W_v = np.split(theirs["in_proj_weight"], 3)
+        return {"W_q": W_q.T, "W_k": W_k.T, "W_v": W_v.T, "W_o": theirs["out_proj.weight"].T}
     return {own: rename.back(theirs[rename.name]) for own, rename in _renames(module).items()}
 
 
@@ -177,11 +187,20 @@ def _check_pytorch_has(cell: nn.Cell) -> None:
     beyond += ["reset_after=False"] if not getattr(cell, "reset_after", True) else []
     beyond = beyond if type(cell) in KINDS else ["a step of its own"]
     if beyond:
-        raise InteropError(
-            f"{type(cell).__name__} has {', '.join(beyond)}; PyTorch's recurrent layers have nothing like it, so that "
-            "the weights would not mean the same there. To keep them for tinyrnn: checkpoint.save(path, "
-            "module.state_dict())"
-        )
+        raise _unknown_there(cell, ", ".join(beyond), "recurrent layers have")
+
+
+def _check_not_rotary(attention: nn.MultiHeadAttention) -> None:
+    """See that attention does not rotate what it compares, as that of `nn.Transformer` does."""
+    if attention.rotary:
+        raise _unknown_there(attention, "rotary=True", "MultiheadAttention has")
+
+
+def _unknown_there(module: nn.Module, what: str, who: str) -> InteropError:
+    return InteropError(
+        f"{type(module).__name__} has {what}; PyTorch's {who} nothing like it, so that the weights would not mean the "
+        "same there. To keep them for tinyrnn: checkpoint.save(path, module.state_dict())"
+    )
 
 
 def _entries(state: Mapping[str, Any] | str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
