@@ -130,6 +130,12 @@ def test_trace_of_a_scalar() -> None:
     assert [node.result for node in graph.nodes] == [False] * 5 + [True]
 
 
+def test_trace_knows_a_parameter_that_is_named_and_in_no_module() -> None:
+    w, x = tr.Parameter(tr.randn(3)), tr.randn(3, requires_grad=True)
+    graph = tr.trace((w + x).sum(), names={"w": w, "x": x})
+    assert (the(graph, "w").kind, the(graph, "x").kind) == ("parameter", "input")
+
+
 def test_trace_opens_fused_functions() -> None:
     cell = nn.LSTMCell(3, 4)
     fused = tr.trace(cell(x_of(1)[0]).h)

@@ -374,9 +374,9 @@ def _remembered(build: _Builder, node: Node, named: Mapping[Edge, tuple[str, Ten
             )
         elif parent[0].op is None and parent not in build.at:
             name, parameter = _parameter(node.scope, lambda p, leaf=parent[0]: p.node is leaf)  # type: ignore[misc]
-            kind = "input" if parameter is None and not isinstance(x, Parameter) else "parameter"
-            name, known = named.get(parent, (name or kind, parameter if parameter is not None else x))
-            found.append(build.leaf(parent, known, node.scope, kind, name))
+            called, known = named.get(parent, (name, x if parameter is None else parameter))
+            kind = "parameter" if isinstance(known, Parameter) else "input"
+            found.append(build.leaf(parent, known, node.scope, kind, called or kind))
         else:
             found.append(build.at[parent])
             _known(build, build.at[parent], x)
