@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from tinyrnn.backends.base import DType
 from tinyrnn.backends.kernel import OPERATORS, Input, Instruction, Kernel, Output
@@ -41,18 +42,24 @@ TEMPLATES = OPERATORS | {
 def source(kernel: Kernel) -> str:
     """Return the kernel as CUDA C++: (R, C, *inputs, *outputs). Half precision is stored, and computed in float."""
     half = DType.float16 in {x.dtype for x in kernel.inputs} | {y.dtype for y in kernel.outputs}
-    inputs = [_parameter(f"x{k}", array) for k, array in enumerate(kernel.inputs)]
-    outputs = [f"{C_TYPES[array.dtype]}* __restrict__ y{k}" for k, array in enumerate(kernel.outputs)]
+    parameters = ["const long long R", "const long long C"]
+    parameters += [_parameter(f"x{k}", array) for k, array in enumerate(kernel.inputs)]
+    parameters += [f"{C_TYPES[array.dtype]}* __restrict__ y{k}" for k, array in enumerate(kernel.outputs)]
     lines = ["#include <cuda_fp16.h>"] if half else []
     lines += [f"// {kernel.legend}"]
     lines += [f'extern "C" __global__ void {kernel.name}(']
-    lines += [f"    {', '.join(['const long long R', 'const long long C', *inputs, *outputs])}) {{"]
+    lines += [f"    {parameter}," for parameter in parameters[:-1]]
+    lines += [f"    {parameters[-1]}) {{"]
     lines += ["    const long long stride = (long long)gridDim.x * blockDim.x;"]
     lines += ["    for (long long n = (long long)blockIdx.x * blockDim.x + threadIdx.x; n < R * C; n += stride) {"]
-    lines += ["        const long long i = n / C, j = n - i * C;"]
+    body: list[str] = []
     for n, step in enumerate(kernel.code):
-        lines += [f"        const {_working(step.dtype)} v{n} = {_expression(kernel, step)};"]
-        lines += [f"        {_place(kernel, *place)} = v{n};" for place in kernel.stored.get(n, ())]
+        body += [f"const {_working(step.dtype)} v{n} = {_expression(kernel, step)};"]
+        body += [f"{_place(kernel, *place)} = v{n};" for place in kernel.stored.get(n, ())]
+    places = {"i": "n / C", "j": "n % C"}  # row and column, of which a kernel may need none
+    needed = [name for name in places if re.search(rf"\b{name}\b", "\n".join(body))]
+    body = [f"const long long {name} = {places[name]};" for name in needed] + body
+    lines += [f"        {line}" for line in body]
     return "\n".join([*lines, "    }", "}"]) + "\n"
 
 
@@ -67,9 +74,17 @@ def _parameter(name: str, array: Input) -> str:
 
 def _place(kernel: Kernel, k: int, lane: int) -> str:
     output: Output = kernel.outputs[k]
-    if output.layout == "stack":
-        return f"y{k}[{lane} * R * C + n]"
-    return f"y{k}[i * {len(output.values)} * C + {lane} * C + j]"
+    return f"y{k}[{_beyond(lane, 'R * C', 'n') if output.layout == 'stack' else _lane(len(output.values), lane)}]"
+
+
+def _lane(lanes: int, lane: int) -> str:
+    """Return where row i and column j are in one of several lanes that lie side by side."""
+    return "n" if lanes == 1 else f"(i * {lanes} + {lane}) * C + j"
+
+
+def _beyond(lane: int, length: str, place: str) -> str:
+    """Return where a place is in one of several lanes that lie one behind the other."""
+    return place if lane == 0 else f"{lane} * {length} + {place}"
 
 
 def _expression(kernel: Kernel, step: Instruction) -> str:
@@ -78,12 +93,11 @@ def _expression(kernel: Kernel, step: Instruction) -> str:
         return _literal(step.arguments[0], kind)
     if step.op == "load":
         k, lane = step.arguments
-        lanes = kernel.inputs[k].lanes
         return {
-            "rows": f"x{k}[i * {lanes} * C + {lane} * C + j]",
-            "row": f"x{k}[{lane} * C + j]",
+            "rows": f"x{k}[{_lane(kernel.inputs[k].lanes, lane)}]",
+            "row": f"x{k}[{_beyond(lane, 'C', 'j')}]",
             "column": f"x{k}[i]",
-            "stack": f"x{k}[{lane} * R * C + n]",
+            "stack": f"x{k}[{_beyond(lane, 'R * C', 'n')}]",
             "number": f"({kind})x{k}",
         }[kernel.inputs[k].layout]
     arguments = [f"v{value}" for value in step.arguments]
