@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import tinyrnn as tr
+from tinyrnn import terminal
 
 Floats = npt.NDArray[np.float64]
 I, H = 2, 2  # small enough to read every number
@@ -177,4 +178,4 @@ def main(given: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    terminal.run(lambda: main(sys.argv[1:]))

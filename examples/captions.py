@@ -191,7 +191,7 @@ def main() -> None:
         folder=options.out,
     )
     if not history.epochs:
-        print(f"--seconds {options.seconds:g} were over before the first epoch was: these are the names of a beginner")
+        print(f"{command.too_early(history, options)}: these are the names of a beginner")
     methods = {
         "nearest glyph's name": nearest_names(train, test),
         "network, greedy": name(model, test, words),
@@ -217,7 +217,7 @@ def save_sheet(glyphs: list[Glyph], names: list[str], path: Path, rows: int = 12
         ax.imshow(picture, cmap="Greys")
         ax.set_anchor("W")
         ax.set_axis_off()
-        ax.text(26, 8, own, color="#0072B2" if own == caption else "#D55E00", va="center")
+        ax.text(26, 8, own[:60], color="#0072B2" if own == caption else "#D55E00", va="center")
         ax.text(26, 18, "" if own == caption else caption, color="#777777", va="center")
     figure.savefig(path, dpi=100)
     print(f"drawn: {path}")

@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 import tinyrnn as tr
-from tinyrnn import checkpoint, data, nn, optim, viz
+from tinyrnn import checkpoint, data, nn, optim, terminal, viz
 from tinyrnn.generate import generate
 from tinyrnn.viz.detail import DETAILS
 
@@ -211,10 +211,12 @@ class Log:
         lines = [] if fresh else [line for line in self.lines() if line["step"] <= step]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (CHECKPOINT, LOG) if fresh else ():
-                if (folder / name).exists():  # an earlier run's, which may be dear to somebody
-                    (folder / name).replace(folder / f"previous-{name}")
-            (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            if fresh and (folder / CHECKPOINT).exists():  # an earlier run's, which may be dear to somebody
+                for name in (CHECKPOINT, LOG):
+                    if (folder / name).exists():
+                        (folder / name).replace(folder / f"previous-{name}")
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            checkpoint.replace_file(folder.resolve() / LOG, text.encode())
         except OSError as error:
             raise tr.errors.CheckpointError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
@@ -388,10 +390,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line; `train` is understood when no sub-command is given."""
 
     def number(kind: Any, low: float, high: float = math.inf) -> Any:
+        expected = f"{'a whole' if kind is int else 'a'} number"
+        expected += f" of {low} or more" if high == math.inf else f" from {low} to {high}"
+
         def read(word: str) -> Any:
-            value = kind(word)
-            if not low <= value <= high:
-                raise argparse.ArgumentTypeError(f"{word} is not from {low} to {high}")
+            try:
+                value = kind(word)
+            except ValueError:
+                value = math.nan
+            if not (low <= value <= high and math.isfinite(value)):
+                raise argparse.ArgumentTypeError(f"{word}; expected {expected}")
             return value
 
         return read
@@ -415,7 +423,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     learn.add_argument("--seed", type=number(int, 0), help=f"of all that is random {default('seed')}")
     learn.add_argument("--steps", type=number(int, 1), help="stop after so many steps in all")
     learn.add_argument(
-        "--seconds", type=number(float, 0), help="stop after so many seconds (default: 60 without --steps)"
+        "--seconds", type=number(float, 0.001), help="stop after so many seconds (default: 60 without --steps)"
     )
     learn.add_argument(
         "--save-every",
@@ -473,13 +481,14 @@ def main(arguments: list[str]) -> int:
     except tr.errors.TinyRNNError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # whoever read the text has had enough
-        sys.stderr.close()
+    except BrokenPipeError:  # whoever read the text has had enough, which `terminal.run` knows about
+        raise
     except OSError as error:
-        print(f"error: cannot write {error.filename}: {error.strerror}; choose another --out", file=sys.stderr)
+        place = error.filename or getattr(options, "out", None) or "what was made"
+        print(f"error: cannot write {place}: {error.strerror}; make room, or choose another --out", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    terminal.run(lambda: main(sys.argv[1:]))

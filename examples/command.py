@@ -14,7 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tinyrnn as tr
+from tinyrnn import terminal
 from tinyrnn.errors import TinyRNNError
+from tinyrnn.fit import History
 
 if importlib.util.find_spec("matplotlib") is None:  # said here, before an example imports it
     sys.exit("error: the examples draw with matplotlib, which is not installed: pip install 'tinyrnn[examples]'")
@@ -49,18 +51,31 @@ def arguments(description: str, seconds: float, *more: tuple[str, type, object, 
     try:
         tr.use_backend(options.backend)
         options.out.mkdir(parents=True, exist_ok=True)
-    except (TinyRNNError, OSError) as error:
+    except TinyRNNError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(f"--out {options.out}: {error.strerror}; expected a folder that can be written to")
     tr.manual_seed(options.seed)
     return options
 
 
 def run(main: Callable[[], None]) -> None:
     """Run an example; what goes wrong for a reason that it names ends in a line, not in a traceback."""
-    try:
-        main()
-    except (TinyRNNError, ValueError) as error:
-        sys.exit(f"error: {error}")
+
+    def told() -> None:
+        try:
+            main()
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+
+    terminal.run(told)
+
+
+def too_early(history: History, options: argparse.Namespace) -> str:
+    """Return what to say of a training that ended before its first epoch did."""
+    if history.ended == "Ctrl-C":
+        return "Ctrl-C came before the first epoch had ended"
+    return f"--seconds {options.seconds:g} ended before the first epoch did; give more"
 
 
 def reached(metric: str, value: float, baseline: str, by_baseline: float) -> None:

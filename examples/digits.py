@@ -85,7 +85,7 @@ def learn(model: nn.Module, train: Any, validation: Any, options: argparse.Names
         folder=options.out / type(model).__name__,
     )
     if history.best is None:
-        raise TinyRNNError(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        raise TinyRNNError(command.too_early(history, options))
 
 
 def logits_of(model: nn.Module, x: Array) -> Array:

@@ -139,7 +139,7 @@ def solve(problem: Problem, options: argparse.Namespace) -> dict[str, Array]:
         folder=options.out / problem.name,
     )
     if history.best is None:
-        print(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        print(command.too_early(history, options))
 
     model.eval()
     with tr.no_grad():

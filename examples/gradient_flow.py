@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinyrnn as tr
-from tinyrnn import nn, optim, viz
+from tinyrnn import nn, optim, terminal, viz
 from tinyrnn.viz import GradientFlow, gradient_flow
 
 SYMBOLS, COPIED = 4, 4  # what is to be remembered: 4 symbols, each one of 4
@@ -206,8 +206,6 @@ def draw(
     """Save a picture each of what vanishes, what explodes, what clipping does, and what helps."""
     from matplotlib.figure import Figure
 
-    folder.mkdir(parents=True, exist_ok=True)
-
     def save(name: str, figure: Figure) -> None:
         figure.savefig(folder / f"{problem}_{name}.png", dpi=100)
         print(f"drawn: {folder / f'{problem}_{name}.png'}")
@@ -268,15 +266,20 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.time < 2 * COPIED + 2:
         parser.error(f"--time {options.time} is too short; expected {2 * COPIED + 2} or more")
+    for name in ("hidden", "batch", "steps"):
+        if vars(options)[name] < 1:
+            parser.error(f"--{name} is {vars(options)[name]}; expected 1 or more")
     return options
 
 
 def main() -> None:
     """Run the problems that were chosen."""
     options = arguments()
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)  # where it cannot be, this is told before all the work
     for problem in PROBLEMS if options.problem == "both" else [options.problem]:
         run(problem, options)
 
 
 if __name__ == "__main__":
-    main()
+    terminal.run(main)

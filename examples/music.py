@@ -261,7 +261,7 @@ def main() -> None:
         folder=options.out,
     )
     if not history.epochs:
-        print(f"--seconds {options.seconds:g} were over before the first epoch was: this is the music of a beginner")
+        print(f"{command.too_early(history, options)}: this is the music of a beginner")
     added = min((0.1, 0.3, 1.0, 3.0, 10.0), key=lambda added: bigram_bits(train, validation, added))
     bach = test[options.piece]
     written = compose(model, bach[: options.start], options.length, options.temperature, tr.Generator(options.seed))

@@ -208,7 +208,7 @@ def learn(
         folder=options.out / name,
     )
     if history.best is None:
-        raise TinyRNNError(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        raise TinyRNNError(command.too_early(history, options))
     line = history.best
     print(
         f"{name}: {validate.__name__} {line['validation']:.3f} in epoch {line['epoch']}, {history.seconds:.0f} s in all"

@@ -179,7 +179,7 @@ def main() -> None:
         folder=options.out,
     )
     if history.best is None:
-        print(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        print(command.too_early(history, options))
 
     model.eval()
     with tr.no_grad():
@@ -192,7 +192,7 @@ def main() -> None:
     print(f"{len(history.epochs)} epochs in {history.seconds:.0f} s; drawn: {options.out / 'attention.png'}")
     own, beams, nearest = scores(test, found), scores(test, beam), scores(test, nearest_answers(train, test))
     print(f"exact, by a beam of {options.width}: {beams[0]:.4g}")
-    print(f"letters right: {own[1]:.4g} (nearest training example {nearest[1]:.4g})")
+    print(f"letters wrong: {1 - own[1]:.4g} (nearest training example {1 - nearest[1]:.4g})")
     command.reached("exact", own[0], "nearest training example", nearest[0])
 
 

@@ -210,7 +210,7 @@ def main() -> None:
         folder=options.out,
     )
     if not history.epochs:
-        print(f"--seconds {options.seconds:g} were over before the first epoch was: these are the words of a beginner")
+        print(f"{command.too_early(history, options)}: these are the words of a beginner")
     baseline, without_beam, said = nearest_spelling(train, test), spoken(test, 1), spoken(test, options.width)
     rates = [error_rates(own, test) for own in (baseline, without_beam, said)]
     names = ("the most similar spelling", "network, greedy", f"network, beam of {options.width}")

@@ -149,7 +149,7 @@ def learn(name: str, model: nn.Module, train: Texts, validation: Texts, lr: floa
         folder=options.out / name,
     )
     if history.best is None:
-        raise TinyRNNError(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        raise TinyRNNError(command.too_early(history, options))
     print(f"{name}: epoch {history.best['epoch']} was the best, after {history.best['seconds']:.0f} s")
 
 

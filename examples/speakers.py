@@ -97,7 +97,7 @@ def learn(model: Listener, train: Utterances, validation: Utterances, options: a
         folder=options.out,
     )
     if history.best is None:
-        raise TinyRNNError(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        raise TinyRNNError(command.too_early(history, options))
 
 
 def opinions(model: Listener, heard: Utterances) -> Array:

@@ -214,7 +214,7 @@ def main() -> None:
         folder=options.out,
     )
     if history.best is None:
-        raise TinyRNNError(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        raise TinyRNNError(command.too_early(history, options))
 
     heard, matched = listen(model, test, options.beam or None), by_templates(train, test)
     for (_, said), own in [(clip, own) for clip, own in zip(test, heard, strict=True) if own != clip[1]][:5]:

@@ -145,7 +145,7 @@ def main() -> None:
         folder=options.out,
     )
     if history.best is None:
-        print(f"--seconds {options.seconds:g} ended before the first epoch did; give more")
+        print(command.too_early(history, options))
 
     model.eval()
     with tr.no_grad():

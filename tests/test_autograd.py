@@ -289,6 +289,16 @@ def test_gradients_travel_between_backends():
         assert (tr.grad(slope.sum(), x).tolist(), slope.backend.name) == ([6.0, 12.0], here)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 0), (2, 0, 3), (0, 3), (2, 0)])
+def test_a_vector_that_meets_nothing_has_a_gradient_of_zeros(backend, shape):
+    x, b, W = tr.zeros(shape, requires_grad=True), tr.zeros(shape[-1], requires_grad=True), tr.ones(shape[-1], 2)
+    W.requires_grad = True
+    for y in ((x + b).sum() + (x * b).sum(), tr.linear(x + b, W).sum()):
+        for w, g in zip((x, b, W), tr.grad(y + W.sum(), (x, b, W)), strict=True):
+            assert g.shape == w.shape
+        assert not tr.grad(y, b).numpy().any()
+
+
 # ---------------------------------------------------------------- no aliasing
 
 
@@ -676,6 +686,25 @@ def test_steps_leave_the_mode_alone():
     assert scope() == ""
 
 
+@pytest.mark.parametrize("lengths", [(2, 3), (3, 2), (2, 2)])
+def test_steps_go_side_by_side(lengths):
+    seen = [scope() for _ in zip(*map(tr.steps, lengths), strict=False)]
+    assert seen == ["step t=0", "step t=1"]
+    assert scope() == ""
+
+
+def test_a_loop_that_is_left_unfinished_ends_with_the_one_around_it():
+    for t in tr.steps(2):
+        inner = tr.steps(3)
+        next(inner)
+        assert scope() == f"step t={t}, step t=0"
+    assert scope() == ""
+    with autograd.in_module(nn.Dropout()):
+        inner.close()  # elsewhere: it must not change what holds there
+        assert scope() == "Dropout"
+    assert scope() == ""
+
+
 # ---------------------------------------------------------------- messages
 
 
@@ -826,6 +855,14 @@ def test_a_hook_that_changes_the_shape_is_refused():
         tr.ones(2).register_hook(print)
 
 
+@pytest.mark.parametrize(("answer", "given"), [(2.0, "float"), (np.ones(2), "ndarray")])
+def test_a_hook_that_returns_no_tensor_is_refused(answer, given):
+    x = leaf(1.0, 2.0)
+    x.register_hook(lambda g: answer)
+    with pytest.raises(DTypeError, match=f"hook: returned a {given}; expected the new gradient, a tensor, or None"):
+        (x * 2).sum().backward()
+
+
 # ---------------------------------------------------------------- copies
 
 
@@ -854,6 +891,21 @@ def test_modules_can_be_copied(backend, twin):
     assert all(np.array_equal(v.numpy(), model.state_dict()[k].numpy()) for k, v in other.state_dict().items())
     other.tied.assign(0.0)
     assert float(model.tied.sum()) > 0
+
+
+@tr.fused
+def doubled(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_fused_function_is_copied_as_a_function_is(twin):
+    model = nn.Sequential(nn.Linear(2, 3), doubled)
+    x = tr.ones(4, 2)
+    model(x).sum().backward()  # there are kernels now
+    other = twin(model)
+    assert other[1].function is doubled
+    assert other(x).tolist() == model(x).tolist()
 
 
 def test_a_recorded_result_cannot_be_copied():
@@ -942,6 +994,8 @@ RULE = (lambda ops, gy, y, a, b: gy, lambda ops, gy, y, a, b: gy)
     [
         ({"vjp": RULE[:1], "saves": ("", "")}, r"operands \('a', 'b'\).*rules in vjp \(given 1\).*saves \(given 2\)"),
         ({"vjp": RULE, "saves": ("",)}, r"given 2\).*given 1\)"),
+        ({"vjp": RULE, "saves": "ab"}, r"saves is 'ab'; expected a tuple with a string for each operand"),
+        ({"vjp": RULE, "saves": (("a", "b"), "y")}, r"saves is \(\('a', 'b'\), 'y'\); expected a tuple"),
         ({"vjp": RULE, "saves": ("a", "c")}, r"saves names \{'c'\}; expected some of \('a', 'b', 'y'\)"),
     ],
 )
@@ -982,6 +1036,7 @@ WRONG_ANSWERS = {
     "one entry too many": (lambda ops, gy, y, x: (gy, gy), (), r"wrong\(float64\[2\]\).*2 entries; expected .* 1"),
     "no tuple": (lambda ops, gy, y, x: gy, (), r"wrong\(float64\[2\]\).*ndarray; expected a tuple with 1"),
     "a number": ((lambda ops, gy, y, x: 0.0,), ("",), r"wrong.* is float; expected an array"),
+    "a tensor": ((lambda ops, gy, y, x: tr.tanh(tr.tensor(gy)),), ("",), r"a Tensor of .*float64.*a rule with .*`ops`"),
     "another shape": (
         (lambda ops, gy, y, x: gy[:1],),
         ("",),
@@ -996,6 +1051,21 @@ def test_a_rule_with_an_impossible_answer_is_refused(own, name):
     wrong = own("wrong", forward=lambda xp, x: x * x, vjp=vjp, saves=saves)
     with pytest.raises(tr.errors.TinyRNNError, match=message):
         tr.apply(wrong, leaf(1.0, 2.0)).sum().backward()
+
+
+def test_a_forward_that_computes_with_tensors_is_refused(own):
+    wrong = own("wrong", forward=lambda xp, x: tr.tanh(x), vjp=(lambda ops, gy, y, x: gy,), saves=("",))
+    with pytest.raises(tr.errors.DTypeError, match=r"gave a Tensor of .*float64; expected .*`forward` .* `xp` has"):
+        tr.apply(wrong, leaf(1.0, 2.0))
+
+
+@pytest.mark.parametrize("part", ["forward", "rule"])
+def test_numpy_in_a_primitive_that_is_fused_is_told_what_to_write(own, part):
+    forward = (lambda xp, x: np.abs(x)) if part == "forward" else (lambda xp, x: xp.abs(x))
+    rule = (lambda ops, gy, y, x: gy * np.abs(y)) if part == "rule" else (lambda ops, gy, y, x: gy * ops.abs(y))
+    op = own("wrong", forward=forward, vjp=(rule,), saves=("y",))
+    with pytest.raises(tr.errors.DTypeError, match=r"wrong.*`forward` has `xp`.* and a rule has `ops`"):
+        tr.fused(lambda x: tr.apply(op, 2 * x))(leaf(1.0, 2.0))
 
 
 # ---------------------------------------------------------------- gradcheck
@@ -1064,3 +1134,11 @@ def test_gradcheck_tells_that_several_inputs_are_one_list():
     a, b = tr.ones(2, dtype="float64", requires_grad=True), tr.ones(2, dtype="float64", requires_grad=True)
     with pytest.raises(DTypeError, match=r"order is a Tensor; expected an int: .* gradcheck\(f, \[a, b\]\)"):
         tr.gradcheck(lambda a, b: a * b, a, b)
+
+
+@pytest.mark.parametrize("f", [lambda x: x, tr.log_softmax, tr.softmax, lambda x: tr.logsumexp(x, axis=-1)])
+def test_gradcheck_passes_by_what_a_mask_made_infinite(backend, f):
+    x, mask = tr.randn(2, 3, dtype="float64", requires_grad=True), tr.tensor([True, False, True])
+    assert tr.gradcheck(lambda x: f(tr.where(mask, x, -np.inf)), x)
+    with pytest.raises(GradientError):
+        tr.gradcheck(lambda x: tr.where(mask, x * x.detach(), -np.inf), x)

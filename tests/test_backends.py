@@ -423,6 +423,14 @@ def test_scatter_add_is_add_at(case: tuple[np.ndarray[Any, Any], Any, np.ndarray
     np.testing.assert_array_equal(buffer, expected)
 
 
+@pytest.mark.parametrize("V", [5, 300])
+def test_scatter_add_keeps_infinity_and_nan_to_their_rows(V: int) -> None:
+    buffer = np.zeros((V, 2))
+    values = np.array([[1.0, 1.0], [np.inf, 1.0], [1.0, np.nan], [1.0, 1.0]])
+    backends.get("numpy").scatter_add(buffer, np.array([0, 1, 2, 0]), values)
+    np.testing.assert_array_equal(buffer[:4], [[2.0, 2.0], [np.inf, 1.0], [1.0, np.nan], [0.0, 0.0]])
+
+
 def test_scatter_add_takes_bytes_as_indices_of_a_long_table() -> None:
     table = tr.zeros(300, 2, requires_grad=True)
     rows = tr.tensor([0, 255, 255], "uint8")

@@ -251,6 +251,78 @@ def test_a_profile_sees_the_operations():
     assert any(row.op == "lstm_step" for row in report.rows)
 
 
+def test_random_numbers_are_drawn_anew(backend):
+    def draw(x, generator):
+        return x + tr.randn(3), tr.uniform(3, low=1, high=2, generator=generator), tr.dropout(x, 0.5)
+
+    def found(f):
+        tr.manual_seed(5)
+        generator = tr.Generator(1)
+        return [[y.tolist() for y in f(tr.ones(3), generator)] for _ in range(4)]
+
+    if backend.name != "cupy":
+        assert found(tr.capture(draw)) == found(draw)
+    step = tr.capture(draw)
+    assert len({str(y) for y in found(step)}) == 4
+
+
+@pytest.mark.parametrize("k", [np.float64(0.5), np.float32(0.5), np.int64(2)])
+def test_a_number_of_numpys_is_a_constant(k):
+    step = tr.capture(lambda x, k: k * x)
+    assert [step(tr.ones(2), k).dtype for _ in range(2)] == ["float32"] * 2
+
+
+def test_hooks_of_parameters_are_run(backend):
+    layer = nn.Linear(1, 1)
+
+    def found(f):
+        layer.W.grad = None
+        f(tr.ones(1, 1))
+        return layer.W.grad.item()
+
+    def gradients(x):
+        layer(x).sum().backward()
+
+    step = tr.capture(gradients, layer)
+    assert found(step) == 1
+    hook = layer.W.register_hook(lambda g: 10 * g)
+    assert [found(f) for f in (gradients, step, step)] == [10] * 3
+    hook.remove()
+    assert found(step) == 1
+
+
+def test_gradients_are_not_forgotten_inside():
+    layer = nn.Linear(1, 1)
+    optimizer = optim.SGD(layer.parameters(), lr=0.1)
+
+    def gradients(x):
+        optimizer.zero_grad()
+        layer(x).sum().backward()
+
+    with pytest.raises(CaptureError, match=r"forgotten inside a captured function.*zero_grad\(\) before"):
+        tr.capture(gradients, layer)(tr.ones(1, 1))
+    assert layer.W.backend.name == "numpy"
+
+
+def test_an_argument_that_requires_a_gradient_is_refused():
+    layer, x = nn.Linear(1, 1), tr.ones(1, 1, requires_grad=True)
+    step = tr.capture(layer, layer)
+    with pytest.raises(CaptureError, match=r"an argument requires a gradient.*name it.*tr\.detach\(state\)"):
+        step(x)
+    with tr.no_grad():
+        assert step(x).shape == (1, 1)
+    named = tr.capture(lambda: layer(x).sum().backward(), layer, x)
+    named()
+    named()
+    assert x.grad.item() == pytest.approx(2 * layer.W.item())
+
+
+@pytest.mark.parametrize("convert", [np.asarray, lambda x: np.concatenate([x, x])])
+def test_a_copy_to_numpy_is_told(convert):
+    with pytest.raises(CaptureError, match="looks at a value"):
+        tr.capture(lambda x: x * convert(x))(tr.ones(2))
+
+
 # ---------------------------------------------------------------- generation
 
 

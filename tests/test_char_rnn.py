@@ -1,5 +1,6 @@
 """The example as its user meets it: it learns, resumes bit for bit, survives kills, and says what is wrong."""
 
+import errno
 import json
 import math
 import os
@@ -255,6 +256,49 @@ def test_options_out_of_range_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         run(*arguments)
     assert f"argument {arguments[-2]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "expected"), [
+    (["--hidden", "many"], "a whole number of 1 or more"),
+    (["--hidden", "2.5"], "a whole number of 1 or more"),
+    (["--lr", "inf"], "a number of 0 or more"),
+    (["--seconds", "inf"], "a number of 0.001 or more"),
+    (["--seconds", "0"], "a number of 0.001 or more"),  # which once was for ever
+    (["--dropout", "nan"], "a number from 0 to 0.99"),
+    (["sample", "--temperature", "inf"], "a number of 0 or more"),
+])  # fmt: skip
+def test_what_is_expected_of_a_number_is_said(arguments, expected, capsys):
+    with pytest.raises(SystemExit):
+        run(*arguments)
+    assert f"argument {arguments[-2]}: {arguments[-1]}; expected {expected}\n" in capsys.readouterr().err
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_is_full_loses_no_log(text, tmp_path, capsys, monkeypatch):
+    assert run("--text", text, *SMALL, "--steps", 5, "--out", tmp_path) == 0
+    monkeypatch.setattr(os, "fsync", full_disk)
+    assert "No space left" in error_of(capsys, "--resume", "--steps", 10, "--out", tmp_path)
+    assert [line["step"] for line in log_of(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+def test_a_disk_that_fills_up_is_told_with_its_folder(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(char_rnn.Log, "flush", full_disk)
+    message = error_of(capsys, "--text", text, *SMALL, "--steps", 5, "--out", tmp_path)
+    assert message == f"error: cannot write {tmp_path}: No space left on device; make room, or choose another --out"
+
+
+def test_a_run_that_never_saved_pushes_out_no_earlier_one(text, tmp_path, monkeypatch):
+    assert run("--text", text, *SMALL, "--steps", 5, "--out", tmp_path) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full_disk)
+        for _ in range(2):
+            assert run("--text", text, *SMALL, "--steps", 1, "--out", tmp_path) == 1
+    assert checkpoint.load(tmp_path / "previous-checkpoint.safetensors")["step"] == 5
+    lines = (tmp_path / "previous-log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["step"] == 5
 
 
 def test_pictures_that_cannot_be_written(trained, capsys):

@@ -276,6 +276,20 @@ def test_a_failure_leaves_the_checkpoint_before_it(path, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_two_runs_in_one_folder_are_told(path, monkeypatch):
+    checkpoint.save(path, {"step": 1})
+
+    def another_run_saves(_):
+        monkeypatch.undo()
+        checkpoint.save(path, {"step": 2})
+
+    monkeypatch.setattr(os, "fsync", another_run_saves)
+    with pytest.raises(CheckpointError, match="another run writes it too; give each its folder"):
+        checkpoint.save(path, {"step": 3})
+    assert checkpoint.load(path) == {"step": 2}
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_folder_that_is_missing_or_no_folder(path):
     for folder in (path.parent / "missing", path):
         path.write_bytes(b"")

@@ -73,6 +73,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 def test_sha256_is_that_of_utf_8():
     assert data.sha256("é") == hashlib.sha256(b"\xc3\xa9").hexdigest()
+    assert data.sha256("\ud800") == hashlib.sha256(b"\xed\xa0\x80").hexdigest()  # which no file has, but a str may
 
 
 # Vocabulary
@@ -177,6 +178,13 @@ def test_begin_and_end_enclose_a_sequence():
     assert letters.decode(ids) == "31"
     assert letters.decode([7, letters.id(END), 5, letters.id(PADDING)]) == "3"
     assert letters.decode([letters.id(PADDING)]) == ""
+
+
+@pytest.mark.parametrize("separator", ["", " ", ",", "\t"])
+def test_a_text_of_nothing_has_no_symbols(separator):
+    symbols = "ab" if separator == "" else ["ab", "c"]
+    for special in ([], [UNKNOWN]):
+        assert Vocabulary.of(symbols, special=special, separator=separator).encode("").shape == (0,)
 
 
 def test_a_missing_special_symbol_is_told():
@@ -296,7 +304,12 @@ def test_a_fraction_may_be_0():
     assert repr(parts) == "Split(train: 2, validation: 0, test: 2)"
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, -0.1), (0.5, 0.1, 0.1)])
+def test_keys_may_be_no_utf_8():
+    names = [f"caf\udce9 {n}" for n in range(10)]  # as a file of another encoding has them
+    assert sorted(name for part in split_by_key(names, key=str) for name in part) == names
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.9, 0.2, -0.1), (0.5, 0.1, 0.1), (np.nan, 0.5, 0.5)])
 def test_fractions_that_do_not_add_up_are_refused(fractions):
     with pytest.raises(DataError, match=r"give three of 0 or more, .* that add up to 1"):
         split_by_key("abcd", key=str, fractions=fractions)

@@ -1,5 +1,6 @@
 """The examples that label, forecast and rewrite sequences: run as their users run them, and what they hold out."""
 
+import argparse
 import itertools
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 import tinyrnn as tr
 from tests.example_files import EXAMPLES, load_example
 from tinyrnn import data
+from tinyrnn.fit import History
 from tinyrnn.generate import sample
 
 command, entities, forecast, number_words, tagging = map(
@@ -87,6 +89,18 @@ def test_wrong_options_end_in_a_line(arguments, message, tmp_path, monkeypatch):
 def test_seconds_below_zero_are_told(tmp_path, monkeypatch, capsys):
     assert run_here(monkeypatch, "tagging", "--seconds", "-1", "--out", tmp_path) == 2
     assert "--seconds is -1; expected 0 or more" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("dear to somebody", encoding="utf-8")
+    assert run_here(monkeypatch, "tagging", "--out", tmp_path / "file") == 2
+    assert f"--out {tmp_path / 'file'}: File exists; expected a folder that can be" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_not_taken_for_too_few_seconds():
+    options = argparse.Namespace(seconds=20.0)
+    assert command.too_early(History(ended="Ctrl-C"), options) == "Ctrl-C came before the first epoch had ended"
+    assert command.too_early(History(ended="seconds"), options).startswith("--seconds 20 ended before the first epoch")
 
 
 def test_a_backend_that_is_not_there_is_told(tmp_path, monkeypatch, capsys):

@@ -260,6 +260,17 @@ def test_the_seconds_are_kept(clock):
     assert [line["steps"] for line in history.epochs] == [5]
 
 
+def test_an_epoch_whose_last_step_was_the_last_is_validated(clock, tmp_path):
+    def slow(step):
+        clock[0] += 100.0
+
+    history = Run(before=slow).fit(seconds=100 * STEPS, folder=tmp_path)
+    assert (history.ended, len(history.losses)) == ("seconds", STEPS)
+    assert [line["steps"] for line in history.epochs] == [STEPS]
+    assert history.best == history.epochs[0]
+    assert checkpoint.load(tmp_path / CHECKPOINT)["seen"] == 0
+
+
 def test_seconds_count_on_after_a_resume(clock, tmp_path):
     def slow(step):
         clock[0] += 100.0
@@ -270,10 +281,11 @@ def test_seconds_count_on_after_a_resume(clock, tmp_path):
     assert run.steps == 3
 
 
-def test_no_seconds_are_no_steps():
+def test_no_seconds_are_no_steps(capsys):
     run = Run()
     before = run.parameters
     assert run.fit(seconds=0).losses == []
+    assert capsys.readouterr().err == ""  # no empty bar
     for name, values in before.items():
         np.testing.assert_array_equal(values, run.parameters[name])
 
@@ -500,6 +512,23 @@ def test_what_is_resumed_must_be_there(tmp_path):
     checkpoint.save(tmp_path / CHECKPOINT, {"model": 1})
     with pytest.raises(tr.errors.CheckpointError, match="is a checkpoint, but not one of fit"):
         Run().fit(epochs=1, folder=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    ("history", {"losses": 3}),
+    ("history", {}),
+    ("order", {"bit_generator": "MT19937"}),
+    ("random", 7),
+])  # fmt: skip
+def test_what_is_damaged_is_not_resumed(name, damage, tmp_path):
+    Run().fit(epochs=1, folder=tmp_path)
+    checkpoint.save(tmp_path / CHECKPOINT, checkpoint.load(tmp_path / CHECKPOINT) | {name: damage})
+    run = Run(seed=4)
+    before = run.parameters
+    with pytest.raises(tr.errors.CheckpointError, match=r"is damaged: .*; go on from an earlier one"):
+        run.fit(epochs=2, folder=tmp_path, resume=True)
+    for parameter, values in before.items():
+        np.testing.assert_array_equal(values, run.parameters[parameter])
 
 
 def test_a_folder_that_cannot_be_is_refused_before_training(tmp_path):

@@ -49,6 +49,7 @@ ENGINE = [  # floors 0 to 4
 FLOORS = [
     *ENGINE,
     [
+        "terminal",
         "data.fetching",
         "data.splits",
         "data.images",

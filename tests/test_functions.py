@@ -318,6 +318,38 @@ def test_arange_is_numpys(backend: Backend, arguments: tuple[float, ...]) -> Non
     assert y.dtype == ("int64" if expected.dtype == np.int64 else "float32")
 
 
+def test_arange_takes_numbers_of_numpys(backend: Backend) -> None:
+    assert tr.arange(np.float32(0.5), 3).tolist() == [0.5, 1.5, 2.5]
+    assert tr.arange(np.float64(0), 1, 0.5).dtype == "float32"
+    assert tr.arange(np.int32(2)).dtype == "int64"
+
+
+def test_positions_and_widths_may_be_numpys(backend: Backend) -> None:
+    x = tr.arange(5)
+    assert [part.tolist() for part in tr.split(x, np.array([2]))] == [[0, 1], [2, 3, 4]]
+    assert [part.tolist() for part in tr.split(x, np.int64(5))] == [[0], [1], [2], [3], [4]]
+    assert tr.pad(x, np.int64(1)).tolist() == tr.pad(x, (np.int64(1), 1)).tolist() == [0, 0, 1, 2, 3, 4, 0]
+
+
+def test_class_numbers_may_be_of_any_integer_type(backend: Backend) -> None:
+    logits = tr.randn(2, 3)
+    expected = tr.cross_entropy(logits, [2, 1]).item()
+    for dtype in ("uint8", "int32", "uint64"):
+        assert tr.cross_entropy(logits, tr.tensor([2, 1], dtype)).item() == expected
+
+
+def test_a_mean_in_half_precision_does_not_overflow() -> None:
+    x = tr.full((70_000,), 2.0, dtype="float16", requires_grad=True)
+    y = x.mean()
+    assert (y.item(), y.dtype, tr.grad(y, x).dtype) == (2.0, "float16", "float16")
+
+
+def test_a_plain_mask_may_stand_first() -> None:
+    mask = tr.tensor([True, False])
+    assert (True & mask).tolist() == [True, False]
+    assert (True | mask).tolist() == [True, True]
+
+
 def _draws() -> list[Any]:
     x = [tr.randn(2, 3), tr.uniform(4, low=-1, high=3), tr.randn(2, dtype="float64"), tr.dropout(tr.ones(20), 0.5)]
     return [y.tolist() for y in x]
@@ -433,6 +465,7 @@ BAD: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: tr.split(x23(), [2, 1]), ShapeError, "split: positions [2, 1]; expected increasing numbers from 0 to 3"),
     (lambda: tr.split(x23(), [4]), ShapeError, "split: positions [4]; expected increasing numbers from 0 to 3"),
     (lambda: tr.split(x23(), [-1]), ShapeError, "split: positions [-1]; expected"),
+    (lambda: tr.split(x23(), 2.0), DTypeError, "split: sections is 2.0; expected an int, or several positions"),
     (lambda: tr.pad(x23(), -1), ShapeError, "pad: width -1 for a tensor of 2 axes; expected"),
     (lambda: tr.pad(x23(), 1.5), ShapeError, "pad: width 1.5 for a tensor of 2 axes; expected"),
     (lambda: tr.pad(x23(), ((1, 1),)), ShapeError, "pad: width ((1, 1),) for a tensor of 2 axes; expected"),

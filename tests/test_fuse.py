@@ -376,6 +376,18 @@ def test_arguments_by_name():
         f(tr.ones(2), n=2)
 
 
+@pytest.mark.parametrize("k", [np.float64(0.5), np.float32(0.5), np.int64(2)])
+def test_a_number_of_numpys_is_a_number(k):
+    @fused
+    def f(x, k):
+        return k * x
+
+    x = tr.ones(2, 3)
+    assert f(x, k).dtype == (k * x).dtype == "float32"
+    assert f(x, k).tolist() == (k * x).tolist()
+    assert f([[1.0]], k).tolist() == [[k]]
+
+
 # ---------------------------------------------------------------- what cannot be fused
 
 
@@ -389,6 +401,8 @@ def test_arguments_by_name():
         (lambda x: x.reshape(2, 2), "'reshape' is not elementwise"),
         (lambda x: x + tr.tensor([1.0, 2.0]), "pass it as one|argument"),
         (lambda x: x * tr.dropout(x, 0.5), "random numbers"),
+        (lambda x: x * tr.randn(1, 4), "pass it as one"),
+        (lambda x: x * np.asarray(x), "np.asarray"),
         (lambda x: 3.0, "returned float"),
     ],
 )

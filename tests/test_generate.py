@@ -112,7 +112,10 @@ def test_draws_come_as_often_as_they_should():
     np.testing.assert_allclose(np.bincount(symbols) / 20_000, P, atol=0.01)
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}])
+@pytest.mark.parametrize("options", [
+    {"temperature": -1}, {"temperature": math.inf}, {"temperature": math.nan},
+    {"top_k": 0}, {"top_k": 2.5}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan},
+])  # fmt: skip
 def test_options_out_of_range_are_named(options):
     with pytest.raises(ValueError, match=f"next_distribution: {next(iter(options))} is .*; expected"):
         distribution(**options)
@@ -143,6 +146,23 @@ def test_the_callers_mode_and_stream_are_left_alone(backend):
 def test_an_empty_prompt_is_refused():
     with pytest.raises(tr.errors.ShapeError, match="prompt is empty"):
         next(generate(Counter(), [], 1))
+
+
+@pytest.mark.parametrize(("prompt", "given"), [
+    ([1.7], r"\(1,\) of float64"),
+    (["1"], r"\(1,\) of <U1"),
+    ("12", r"\(\) of <U2"),
+    ([[1], [2]], r"\(2, 1\) of int64"),
+])  # fmt: skip
+def test_a_prompt_is_whole_numbers_of_one_sequence(prompt, given):
+    with pytest.raises(tr.errors.ShapeError, match=f"generate: the prompt is {given}; expected whole numbers"):
+        next(generate(Counter(), prompt, 1))
+
+
+@pytest.mark.parametrize("write", [lambda n: next(generate(Counter(), [1], n)), lambda n: sample(Counter(), [[1]], n)])
+def test_a_length_below_0_is_refused(write):
+    with pytest.raises(ValueError, match="length is -1; expected an int of 0 or more"):
+        write(-1)
 
 
 # ---------------------------------------------------------------- many sequences at once
@@ -266,6 +286,21 @@ def test_prompts_of_another_shape_are_refused(prompts, given):
 def test_a_stop_symbol_that_there_is_not_is_refused(stop):
     with pytest.raises(tr.errors.IndexRangeError, match=r"stop is .*; expected symbols from 0 to 4"):
         list(generate(Counter(), [1], 3, stop=stop))
+
+
+@pytest.mark.parametrize("stop", [1.5, "a", [0, 1.5], True])
+def test_a_stop_symbol_is_a_whole_number(stop):
+    for search in (
+        lambda: list(generate(Counter(), [1], 3, stop=stop)),
+        lambda: beam_search(Counter(), [[1]], 3, 2, stop=stop),
+    ):
+        with pytest.raises(tr.errors.DTypeError, match=r"stop is .*; expected a symbol, which is a whole number"):
+            search()
+
+
+@pytest.mark.parametrize("stop", [[], (), np.zeros(0, int)])
+def test_no_stop_symbols_stop_nothing(stop):
+    assert list(generate(Counter(), [1], 3, stop=stop, temperature=0)) == [2, 3, 4]
 
 
 @pytest.mark.parametrize(("model", "made"), [
@@ -520,6 +555,16 @@ def test_gradients_go_through_it():
 def test_a_state_with_the_batch_elsewhere_is_refused(state, options, message):
     with pytest.raises(tr.errors.ShapeError, match=message):
         take_batch(state, [0], **options)
+
+
+@pytest.mark.parametrize("index", [[True, False, True], [0.5], 0, [[0, 1]]])
+def test_an_index_is_positions(index):
+    with pytest.raises(tr.errors.DTypeError, match=r"the index is \(.*; expected positions, whole numbers \(B',\)"):
+        take_batch(tr.zeros(1, 3, 2), index)
+
+
+def test_no_positions_leave_nothing():
+    assert take_batch(tr.zeros(1, 3, 2), []).shape == (1, 0, 2)
 
 
 def test_a_state_of_unknown_parts_is_refused():

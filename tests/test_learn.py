@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,17 @@ MISTAKES = {
         ("], norm\n", "], [math.sqrt((g * g).sum()) for g in gradients]\n", "there is one norm for each array"),
         ("for g in gradients))\n", "for g in gradients[-1:]))\n", "the norm of the last array alone"),
         ("else max_norm / norm", "else 1 / max_norm", "they were divided by max_norm"),
+        ("sum((g * g).sum() for", "sum(abs(g).sum() for", "the elements are not squared"),
+        ("math.sqrt(sum((g * g).sum() for g in gradients))", "sum(abs(g).sum() for g in gradients)", "absolute values"),
+        (
+            "math.sqrt(sum((g * g).sum() for g in gradients))",
+            "max(abs(g).max() for g in gradients)",
+            "that is the largest element",
+        ),
+        ("(g * g).sum()", "(g * g).mean()", "the squares were averaged"),
+        ("else max_norm / norm", "else norm / max_norm", "the scale is upside down"),
+        ("[g * scale for", "[g - max(0, norm - max_norm) for", "something was subtracted"),
+        ("[g * scale for g in gradients], norm", "norm, [g * scale for g in gradients]", "the results are exchanged"),
     ],
     "lstm": [
         ("i, f, g, o =", "i, f, o, g =", "f where f and o where g"),
@@ -204,6 +216,17 @@ MISTAKES = {
         ("    c = ", "    old = c\n    c = ", "it is made of the old memory", "tr.tanh(c), c", "tr.tanh(old), c"),
         ("tr.sigmoid(o) * tr.tanh(c), c", "(tr.sigmoid(o) * tr.tanh(c)).detach(), c", "the result has no history"),
         ("x @ W_x + b + h @ W_h, 4)", "x @ W_x + b + h @ W_h, 4, axis=0)", "ShapeError"),
+        ("tr.sigmoid(f) * c + tr.sigmoid(i) * tr.tanh(g)", "f * c + i * g", "σ and tanh are missing"),
+        ("tr.tanh(g)", "tr.tanh(tr.sigmoid(g))", "through σ and then through tanh"),
+        ("tr.sigmoid(i)", "(1 - tr.sigmoid(f))", "the input gate has a block of its own"),
+        ("* c + tr.sigmoid(i)", "* c * tr.sigmoid(i)", "the two parts are multiplied"),
+        ("tr.sigmoid(i) * tr", "tr.sigmoid(i) + tr", "σ(i) is added to tanh(g)"),
+        ("x @ W_x + b + h @ W_h", "x @ W_x + h @ W_h", "b is missing in the blocks"),
+        ("x @ W_x + b + h @ W_h", "x @ W_x + b", "h W_h is missing in the blocks"),
+        ("x @ W_x + b + h @ W_h", "b + h @ W_h", "x W_x is missing in the blocks"),
+        ("x @ W_x + b + h @ W_h", "x @ W_x + b + c @ W_h", "c stands where h belongs in the blocks"),
+        ("tr.sigmoid(o) * tr.tanh(c), c", "tr.sigmoid(o) * tr.sigmoid(c), c", "c' goes through σ"),
+        ("tr.sigmoid(o) * tr.tanh(c), c", "tr.tanh(tr.sigmoid(o) * c), c", "the tanh is of the product"),
     ],
     "last_step": [
         ("out[lengths - 1, np.arange(len(lengths))]", "out[-1]", "that is step T − 1 for all"),
@@ -246,6 +269,26 @@ MISTAKES = {
         ),
         ("linear(last_valid(out, lengths))", "tr.softmax(linear(last_valid(out, lengths)))", "softmax was taken twice"),
         ("linear(last_valid(out, lengths))", "linear(last_valid(out.detach(), lengths))", "Is there a detach()"),
+        ("out[lengths - 1, np.arange(len(lengths))]", "out.sum(0)", "the sum over all steps"),
+        ("out[lengths - 1, np.arange(len(lengths))]", "out[lengths - 1, 0]", "those are all of sequence 0"),
+        (
+            "out[lengths - 1, np.arange(len(lengths))]",
+            "out[np.arange(len(lengths)), lengths - 1]",
+            "the indices are exchanged",
+        ),
+        (", classes)\n", ", classes) / len(classes)\n", "divided by B once more"),
+        (", classes)\n", ", classes).item()\n", "return no .item()"),
+        ("return tr.cross", "return -tr.cross", "the sign is wrong"),
+        (
+            "tr.cross_entropy(linear(last_valid(out, lengths)), classes)",
+            "1 - tr.softmax(linear(last_valid(out, lengths)))[np.arange(len(classes)), classes].mean()",
+            "that is 1 − p",
+        ),
+        (
+            "tr.cross_entropy(linear(last_valid(out, lengths)), classes)",
+            "np.mean(tr.argmax(linear(last_valid(out, lengths)), axis=-1).numpy() != classes)",
+            "how many answers were wrong",
+        ),
     ],
     "masks": [
         ("[:, None] < lengths", "[:, None] <= lengths", "t <= length"),
@@ -263,7 +306,7 @@ MISTAKES = {
             "cell(x[t], nn.RNNState(h)).h",
             "out at t=2 depends on the padding; sequence 0 is 2 long",
         ),
-        ("tr.where(going[t], h, 0.0)", "h", "the last state goes on behind the end"),
+        ("tr.where(going[t], h, 0.0)", "h", "the last state goes on past the end"),
         (
             "tr.where(going[t], cell(x[t], nn.RNNState(h)).h, h)",
             "tr.where(going[t], cell(x[t], nn.RNNState(h)).h, 0.0)",
@@ -280,10 +323,43 @@ MISTAKES = {
         ("/ going.sum()", "/ going.shape[1]", "it divides by B"),
         ("tr.where(going, losses, 0.0).sum() / going.sum()", "losses.mean()", "padding included"),
         ("tr.where(going, losses, 0.0).sum()", "(losses * going).sum()", "NaN · 0 is NaN"),
+        ("return np.arange(T)[", "return np.arange(lengths.max())[", "as long as the longest sequence"),
+        ("nn.RNNState(h)).h, h)", "cell.initial_state(len(h))).h, h)", "each step begins from zeros"),
+        (
+            "        h = tr.where(going[t], cell(x[t], nn.RNNState(h)).h, h)\n",
+            "        before, h = h, tr.where(going[t], cell(x[t], nn.RNNState(h)).h, h)\n",
+            "it is one step late",
+            "tr.where(going[t], h, 0.0)",
+            "tr.where(going[t], before, 0.0)",
+        ),
+        ("/ going.sum()", "/ len(going)", "it divides by T"),
+        ("tr.where(going, losses, 0.0).sum() / going.sum()", "losses[~going].mean()", "losses of the padding"),
+        (
+            "tr.where(going, losses, 0.0).sum() / going.sum()",
+            "(tr.where(going, losses, 0.0).sum(0) / going.sum(0)).mean()",
+            "0 / 0 is NaN",
+        ),
+        (
+            "tr.where(going, losses, 0.0).sum() / going.sum()",
+            "(tr.where(going, losses, 0.0).sum(0) / np.maximum(going.sum(0), 1)).mean()",
+            "the mean of the means",
+        ),
     ],
     "attention": [
         (" / math.sqrt(query.shape[-1])", "", "not divided by √K"),
         ("math.sqrt(query.shape[-1])", "query.shape[-1]", "divided by K, and not by √K"),
+        ("math.sqrt(query.shape[-1])", "math.sqrt(len(query))", "divided by √B"),
+        ("math.sqrt(query.shape[-1])", "math.sqrt(len(keys))", "divided by √Tk"),
+        (
+            "tr.softmax(tr.where(mask, scores, -math.inf), axis=0)",
+            "tr.where(mask, tr.exp(scores), 0.0)",
+            "they do not sum to 1",
+        ),
+        (
+            "return tr.sum(tr.expand_dims(weights, -1) * values, axis=0), weights",
+            "return weights, tr.sum(tr.expand_dims(weights, -1) * values, axis=0)",
+            "the results are exchanged",
+        ),
         ("tr.where(mask, scores, -math.inf)", "scores", "the mask is not used"),
         ("tr.where(mask, scores, -math.inf)", "tr.where(mask, scores, 0.0)", "e⁰ is 1"),
         ("tr.where(mask, scores, -math.inf)", "tr.where(mask, -math.inf, scores)", "it looks where the mask is False"),
@@ -321,6 +397,26 @@ MISTAKES = {
             "the best symbol of each hypothesis",
         ),
         ("for k in best]", "for k in best[:4]]", "a width of 100 should keep all of them"),
+        (
+            "[(int(k) // log_p.shape[1], int(k) % log_p.shape[1]) for k in best]",
+            "[divmod(int(k), len(totals)) for k in best]",
+            "divided by n; divide it by V",
+        ),
+        (
+            "[(int(k) // log_p.shape[1], int(k) % log_p.shape[1]) for k in best]",
+            "[divmod(int(k), width) for k in best]",
+            "divided by the width; divide it by V",
+        ),
+        (
+            "[(int(k) // log_p.shape[1], int(k) % log_p.shape[1]) for k in best]",
+            "[(n, int(k)) for n in range(len(totals)) for k in np.argsort(-log_p[n], kind='stable')[:width]]",
+            "`width` for each hypothesis",
+        ),
+        (
+            "[(int(k) // log_p.shape[1], int(k) % log_p.shape[1]) for k in best]",
+            "[(int(totals.argmax()), int(k)) for k in np.argsort(-log_p[totals.argmax()], kind='stable')[:width]]",
+            "only the best hypothesis was extended",
+        ),
         ("return [(", "return [[", "expected a list of pairs", "log_p.shape[1]) for", "log_p.shape[1]] for"),
     ],
     "convolution": [
@@ -338,7 +434,20 @@ MISTAKES = {
         ("@ W[k]", "@ W[width - 1 - k]", "the weights are the wrong way round"),
         ("    y = b\n", "    y = 0\n", "b is missing"),
         ("@ W[k]", "@ W[k] + b", "once for each k", "    y = b\n", "    y = 0\n"),
-        ("x[k * dilation : k * dilation + T]", "x[k : k + T]", "y with dilation=2"),
+        ("x[k * dilation : k * dilation + T]", "x[k : k + T]", "the steps do not"),
+        ("(width - 1) * dilation, 0)", "width * dilation, 0)", "y: it is one step late"),
+        ("(width - 1) * dilation, 0)", "width * dilation - 1, 0)", "y with dilation=2: it is one step late"),
+        (
+            "    x = tr.pad(x, (((width - 1) * dilation, 0), (0, 0), (0, 0)))\n",
+            "",
+            "an index below 0 would count from the end",
+            "x[k * dilation : k * dilation + T]",
+            "tr.stack([x[t - (width - 1 - k) * dilation] for t in range(T)])",
+        ),
+        ("    return y", "        return y", "is the `return` inside the loop?"),
+        ("in range(width)", "in range(width - 1)", "the last term, with W[width − 1], is missing"),
+        ("in range(width)", "in range(1, width)", "the first term, with W[0], is missing"),
+        ("y = y + x[", "y = x[", "only the last k is in it"),
         ("len(W), len(x)\n", "len(W), len(x)\n    dilation = 1\n", "the dilation is not used"),
         (
             "((width - 1) * dilation, 0)",
@@ -359,10 +468,16 @@ MISTAKES = {
         ("gy * (s + beta * x * s * (1 - s))", "gy * s", "the share of the first alone"),
         ("gy * (s + beta * x * s * (1 - s))", "gy * beta * x * s * (1 - s)", "the share of the second alone"),
         ("gy * (s + beta * x * s", "gy * (s + x * s", "the inner derivative is missing"),
+        ("gy * (s + beta * x * s * (1 - s))", "gy * s * (1 - s)", "that is the derivative of σ alone"),
         ("(x_rule, beta_rule)", "(beta_rule, x_rule)", "the two rules are exchanged"),
         ("gy * x * x", "x * x", "∂L/∂β: gy is missing"),
         ("gy * x * x", "gy * x", "an x is missing"),
+        ("gy * x * x", "gy * beta * x", "the inner derivative of βx by β is x, not β"),
         ("gy * x * x", "gy", "that is gy · σ(1 − σ)"),
+        ("0.5 * xp.tanh(0.5 * beta * x) + 0.5", "tr.sigmoid(beta * x)", "`forward` computes with what `xp` has"),
+        ("s = ops.sigmoid", "s = tr.sigmoid", "a rule with what `ops` has"),
+        ("x * (0.5 * xp.tanh(0.5 * beta * x) + 0.5)", "x / (1 + np.exp(-beta * x))", "`forward` has `xp`"),
+        ('("x beta", "x beta")', '(("x", "beta"), ("x", "beta"))', "a string for each operand"),
         ('("x beta", "x beta")', '("x", "x beta")', "a rule reads what is not saved for it"),
         ("gy * x * x * s * (1 - s)", "gy * x * x * np.asarray(s) * (1 - s)", "gradcheck: order 2"),
         ("0.5 * beta * x", "0.5 * x", "β is missing"),
@@ -379,6 +494,13 @@ MISTAKES = {
             "(x > 0) * x + (x <= 0) * alpha * (tr.exp(x) - 1)",
             "do not multiply by a mask",
         ),
+        ("tr.exp(tr.minimum(x, 0.0))", "np.exp(float(x))", "it looks at values"),
+        (
+            "tr.where(x > 0, x, alpha * (tr.exp(tr.minimum(x, 0.0)) - 1))",
+            "tr.maximum(x, alpha * (tr.exp(x) - 1))",
+            "the larger of the two branches",
+        ),
+        ("tr.exp(tr.minimum(x, 0.0)) - 1", "1 - tr.exp(tr.minimum(x, 0.0))", "the sign is wrong below 0"),
         ("@tr.fused\n", "", "the line @tr.fused above it is missing"),
         ("alpha * (tr", "(tr", "α is missing"),
         ("tr.exp(tr.minimum(x, 0.0)) - 1)", "tr.exp(tr.minimum(x, 0.0)))", "the −1 is missing"),
@@ -405,6 +527,21 @@ MISTAKES = {
             "np.take(weights, [len(source) * k + source.index(g) for k in range(2) for g in target], axis)",
             "single rows or columns",
         ),
+        (
+            "np.concatenate([blocks[gate] for gate in target], axis)",
+            "np.take(weights, [source.index(gate) for gate in target], axis)",
+            "one row or column of each block",
+        ),
+        ("np.concatenate([blocks", "np.stack([blocks", "np.stack makes a new axis"),
+        (
+            "len(source), axis), strict",
+            "len(source), 0), strict",
+            "it went along axis 0",
+            "in target], axis)",
+            "in target])",
+        ),
+        ('("z", "r", "n")\n    kernel', '("z", "n", "r")\n    kernel', "in the order z n r; Keras has z r n"),
+        ("return kernel, recurrent_kernel,", "return recurrent_kernel, kernel,", "are exchanged"),
         ("reorder(weight_ih.T, pytorch, keras, 1)", "weight_ih.T", "kernel: the gates are still in PyTorch's order"),
         ("reorder(weight_hh.T, pytorch, keras, 1)", "weight_hh.T", "recurrent_kernel: the gates are still"),
         ("reorder(weight_ih.T, pytorch, keras, 1)", "reorder(weight_ih, pytorch, keras, 0)", "it is not transposed"),
@@ -418,6 +555,13 @@ MISTAKES = {
             "bias = reorder(np.stack([bias_ih, bias_hh]), pytorch, keras, 1)",
             "bias = reorder(bias_ih + bias_hh, pytorch, keras, 0)",
             "added up",
+        ),
+        ("np.stack([bias_ih, bias_hh])", "np.stack([bias_ih + bias_hh, 0 * bias_hh])", "the sum of both, and zeros"),
+        ("keras, 1)\n    return", "keras, 1).T\n    return", "stack the two as rows"),
+        (
+            "bias = reorder(np.stack([bias_ih, bias_hh]), pytorch, keras, 1)",
+            "bias = np.concatenate([bias_ih, bias_hh])",
+            "one long row, and its gates are still",
         ),
         (
             "bias = reorder(np.stack([bias_ih, bias_hh]), pytorch, keras, 1)",
@@ -743,8 +887,19 @@ def test_an_unknown_exercise_is_told_with_the_names(folder, capsys):
 
 def test_a_folder_that_cannot_be_made_is_one_line(folder, capsys):
     folder.write_text("a file")
-    assert main(["start", "bptt"]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
+    for command in ("start", "hint"):
+        assert main([command, "bptt"]) == 1
+        assert capsys.readouterr().err == "error: cannot write to exercises: File exists; choose another --folder\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of files")
+def test_a_full_disk_leaves_no_file_that_would_stay_as_it_is(folder):
+    start = f"{shlex.quote(sys.executable)} -m tinyrnn.learn start bptt"
+    run = subprocess.run(["bash", "-c", f"ulimit -f 0; {start}"], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: cannot write to exercises: ")
+    assert list(folder.iterdir()) == []
+    assert main(["start", "bptt"]) == 0
 
 
 def test_a_terminal_without_greek_gets_the_same_verdict(folder, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 import tinyrnn as tr
 from tinyrnn import nn, optim
-from tinyrnn.errors import BackendError, GraphError, StateDictError
+from tinyrnn.errors import BackendError, DTypeError, GraphError, StateDictError
 from tinyrnn.optim.schedules import schedule_of
 
 # ---------------------------------------------------------------- the equations, in NumPy: w, then each next w
@@ -134,6 +134,35 @@ def test_a_parameter_without_gradient_is_passed_over(backend, case):
     assert w.tolist() != w_before
 
 
+def test_a_parameter_that_is_frozen_at_first_then_begins_as_any_other(backend, case):
+    make, equations, options = case
+    w, late = parameters()
+    expected = equations(late.numpy(), lambda w: 3 * w**2 + 2 * w, **options)
+    optimizer = make([w, late], **options)
+    for step in range(6):
+        optimizer.zero_grad()
+        for x in (w, late) if step > 2 else (w,):
+            bowl(x).backward()
+        optimizer.step()
+        if step > 2:
+            np.testing.assert_allclose(late.numpy(), next(expected), rtol=1e-12)
+        if step == 4:  # it can be resumed
+            state, optimizer = optimizer.state_dict(), make([w, late], **options)
+            optimizer.load_state_dict(json.loads(json.dumps(state, default=lambda x: x.tolist())))
+            assert optimizer.updates == [5, 2]
+    assert (optimizer.steps, optimizer.updates) == (6, [6, 3])
+
+
+@pytest.mark.parametrize("lr", [math.nan, -0.1, "fast"])
+def test_a_rate_that_is_assigned_is_looked_at(lr):
+    (w,) = with_gradients([1.0])
+    optimizer = optim.SGD([w], lr=0.1)
+    optimizer.lr = lr
+    with pytest.raises(ValueError, match=r"SGD: lr is .*; expected a finite number of 0 or more"):
+        optimizer.step()
+    assert (w.tolist(), optimizer.steps) == ([0.0], 0)
+
+
 def test_zero_grad_forgets(backend):
     w, frozen = parameters()
     optimizer = optim.SGD([w, frozen], lr=1.0)
@@ -216,6 +245,9 @@ def misfit(**changes):
         (misfit(lr={"kind": "Cosine"}), "learning-rate schedule"),
         (misfit(steps="3"), "steps is '3'"),
         (misfit(steps=-1), "steps is -1"),
+        (misfit(updates=[1]), r"updates are \[1\]; expected 2 counts from 0 to 2"),
+        (misfit(updates=[1, 3]), r"updates are \[1, 3\]"),
+        (misfit(memory=None), "expected what state_dict"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(change, message):
@@ -287,9 +319,8 @@ def test_nan_and_infinity_show_in_the_norm_and_spread_to_all_gradients(backend):
     assert math.isnan(optim.clip_grad_norm(ws, 1.0).item())
     assert np.isnan(np.concatenate([w.grad.numpy() for w in ws])).all()
     ws = with_gradients([1.0, 2.0], [5.0])
-    with np.errstate(all="ignore"):
-        ws[0].grad = tr.tensor([1.0, math.inf], "float64")
-        assert optim.clip_grad_norm(ws, 1.0).item() == math.inf
+    ws[0].grad = tr.tensor([1.0, math.inf], "float64")
+    assert optim.clip_grad_norm(ws, 1.0).item() == math.inf  # and NumPy does not warn
     np.testing.assert_array_equal(ws[0].grad.numpy(), [0.0, math.nan])
     assert ws[1].grad.tolist() == [0.0]
 
@@ -298,6 +329,12 @@ def test_nan_and_infinity_show_in_the_norm_and_spread_to_all_gradients(backend):
 def test_a_norm_that_is_not_positive_is_refused(max_norm):
     with pytest.raises(ValueError, match=r"max_norm is .*; expected a positive number"):
         optim.clip_grad_norm(with_gradients([1.0]), max_norm)
+
+
+@pytest.mark.parametrize("given", [nn.Parameter([1.0]), nn.Linear(1, 1)])
+def test_clipping_takes_parameters(given):
+    with pytest.raises(DTypeError, match=rf"given a {type(given).__name__}; expected parameters: model\.parameters"):
+        optim.clip_grad_norm(given, 1.0)
 
 
 def test_clipping_before_backward_is_refused():

@@ -114,6 +114,12 @@ BAD_DATA = [
     ),
     (lambda: data.pad([[1], [[1]]]), "pad: the sequences are (1,) and (1, 1); they may differ in length alone, *"),
     (lambda: data.pad([[1], [2, 3]], value=0.5), "pad: the value is 0.5 and the sequences are int64; give an int, *"),
+    (lambda: data.pad([[1.0], [2.0, 3.0]], value=None), "pad: the value is None; give a number"),
+    (
+        lambda: data.pad([np.array([1, 2], np.uint8)], 300),
+        "pad: the value is 300 and the sequences are uint8; *",
+    ),
+    (lambda: data.mask([1, 2], T=2.5), "mask: T is 2.5; give a whole number of steps"),
     (lambda: data.mask([]), "mask: the lengths have shape (0,) *"),
     (lambda: data.mask([1.0]), "mask: the lengths have shape (1,) and dtype float64; give whole numbers *"),
     (lambda: data.mask([True]), "mask: the lengths have shape (1,) and dtype bool; *"),

@@ -12,6 +12,7 @@ import functools
 import heapq
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
@@ -222,13 +223,21 @@ def steps(T: int | Iterable[int]) -> Iterator[int]:
     >>> h.item()
     1.75
     """
-    around, loop = _scope.get(), object()
+    return _counted(range(T) if isinstance(T, int) else T, _scope.get())
+
+
+def _counted(times: Iterable[int], around: Scope | None) -> Iterator[int]:
+    """Yield the times, each in a scope inside `around`: where the loop began, so that two loops may go side by side."""
+    now, loop = around, object()
     try:
-        for t in range(T) if isinstance(T, int) else T:
-            _scope.set(Scope(around, None, t, loop))
+        for t in times:
+            now = Scope(around, None, t, loop)
+            _scope.set(now)
             yield t
     finally:
-        _scope.set(around)
+        here = _scope.get()  # somewhere else, if a loop was left unfinished and is let go of later
+        if here is not None and any(scope is now for scope in here.outward()):
+            _scope.set(around)
 
 
 # ---------------------------------------------------------------- the graph
@@ -376,6 +385,11 @@ _KINDS: dict[type[Exception], type[TinyRNNError]] = {
     IndexError: IndexRangeError,
 }
 
+_HINTS = {  # words of NumPy's, and what to do
+    "broadcast": "counted from the last axis, lengths must be equal or 1",
+    "__array_ufunc__": "NumPy's functions take arrays: `forward` has `xp` for others, and a rule has `ops`",
+}
+
 
 def explain(
     error: Exception, what: str, op: Primitive, operands: Iterable[Any], scope: Scope | None, backend: Backend
@@ -385,8 +399,8 @@ def explain(
     see_device(error, call, backend)
     for kind, ours in _KINDS.items():
         if isinstance(error, kind) and not isinstance(error, TinyRNNError):
-            fits = "; counted from the last axis, lengths must be equal or 1" if "broadcast" in str(error) else ""
-            raise ours(f"{call}: {str(error).strip()}{fits}") from error
+            hints = [hint for words, hint in _HINTS.items() if words in str(error)]
+            raise ours("; ".join([f"{call}: {str(error).strip()}", *hints])) from error
     error.add_note(f"while computing {call}")
     try:
         raise error
@@ -666,8 +680,8 @@ def combine(ops: Any, parts: list[Any], meta: Meta, rooms: Rooms | None = None) 
 def _rows(ops: Any, blocks: list[Any], rooms: Rooms | None) -> Any:
     joined = rooms.joined(blocks) if rooms is not None and len(blocks) > 1 else None
     if joined is not None:
-        return ops.reshape(joined, shape=(-1, joined.shape[-1]))
-    flat = [x if len(x.shape) == 2 else ops.reshape(x, shape=(-1, x.shape[-1])) for x in blocks]
+        return ops.reshape(joined, shape=(math.prod(joined.shape[:-1]), joined.shape[-1]))
+    flat = [x if len(x.shape) == 2 else ops.reshape(x, shape=(math.prod(x.shape[:-1]), x.shape[-1])) for x in blocks]
     return flat[0] if len(flat) == 1 else ops.concatenate(*flat, axis=0)
 
 

@@ -16,7 +16,7 @@ from tinyrnn.autograd import current_mode, see_device
 from tinyrnn.errors import BackendError, CaptureError
 from tinyrnn.nn import Module
 from tinyrnn.tape import Tape
-from tinyrnn.tensor import Tensor, tensor
+from tinyrnn.tensor import Hook, Tensor, operand
 
 MOST_PROGRAMS = 8  # combinations of shapes whose calls are kept
 
@@ -40,16 +40,19 @@ class capture:
         parameters: modules, or tensors, that it computes with: their values, and whether a module is training, are read
             at each call, and their `.grad` receives what a backward() gives them.
 
-    The results have no history. Random numbers are drawn anew at each call. An optimiser's step stays outside, since
-    its learning rate and count are Python's; there is an error where one is not.
+    The results have no history. Random numbers are drawn anew at each call. An optimiser's zero_grad and step stay
+    outside, since its gradients of earlier calls, learning rate and count are; there is an error where one does not. A
+    parameter's hooks are run with the function.
 
     On a GPU the calls become a CUDA graph at the second call: one launch, whatever their number, with which the host
     never waits for the device. It keeps the memory of a whole step. What cannot be in a graph (an index that is a mask;
-    a sum in order, TINYRNN_DETERMINISTIC=1) is told once, by a warning that names the call, and all calls are then
-    repeated one by one, as they are where indices are checked at once (TINYRNN_CHECK=1).
+    `randn` and `uniform`, which draw on the host; a sum in order, TINYRNN_DETERMINISTIC=1) is told once, by a warning
+    that names the call, and all calls are then repeated one by one, as they are where indices are checked at once
+    (TINYRNN_CHECK=1).
 
-    Raises: CaptureError for a function that looks at values, uses a tensor that it was not given, or gives a parameter
-        new values; for arguments that are neither tensors nor can be hashed, or are on two backends.
+    Raises: CaptureError for a function that looks at values, uses a tensor that it was not given, forgets gradients, or
+        gives a parameter new values; for arguments that are neither tensors nor can be hashed, that require a gradient,
+        or are on two backends.
 
     >>> import tinyrnn as tr
     >>> layer = tr.nn.Linear(2, 1)
@@ -76,13 +79,18 @@ class capture:
         mode = current_mode()
         if mode.listener is not None or mode.timer is not None:  # somebody wants to see each operation
             return self.function(*arguments)
-        given = [tensor(x) if hasattr(x, "__array__") and not isinstance(x, Tensor) else x for x in leaves(arguments)]
+        given = [operand(x) for x in leaves(arguments)]
         tensors = [x for x in given if isinstance(x, Tensor)]
+        if mode.grad and any([x.node is not None for x in tensors]):
+            raise CaptureError(
+                "capture: an argument requires a gradient, and would get none; name it, as a parameter is, and let the "
+                "function use it, tr.capture(function, model, x); or, as for a state, cut it off: tr.detach(state)"
+            )
         key: list[Any] = [mode.grad, mode.fused, mode.products, structure(arguments)]
         for x in given:
             key += (x.array.shape, x.array.dtype, x.backend) if isinstance(x, Tensor) else (type(x), x)
         key += [module.training for module in self.modules]
-        key += [p.node is not None for p in self.parameters]  # which is what requires_grad says
+        key += [None if p.node is None else tuple((p.node.hooks or {}).get(0, ())) for p in self.parameters]
         try:
             program = self.programs.get(tuple(key))
         except TypeError as error:
@@ -135,6 +143,10 @@ class Program:
                 p.array, p.backend, needed = array, tape, p.requires_grad
                 p.node = None
                 p.requires_grad = needed
+            for p, (_, _, node, _) in zip(parameters, before, strict=True):
+                for hook in (node.hooks or {}).get(0, ()) if node else ():
+                    assert isinstance(hook, Hook)
+                    p.register_hook(hook.function)
             with backends.use_backend(tape):
                 self.like = function(*mapped(arguments, lambda x: on_tape[id(x)] if isinstance(x, Tensor) else x))
             grads = [p.grad for p in parameters]

@@ -198,6 +198,8 @@ def replace_file(target: Path, content: bytes) -> None:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and target.parent.is_dir():  # the temporary file was there
+            raise CheckpointError(f"cannot write {target}: another run writes it too; give each its folder") from error
         raise CheckpointError(
             f"cannot write {target}: {error.strerror}; {target.parent} must be a folder you can write to "
             f"with {len(content) / 1e6:.1f} MB free. A checkpoint that was there before is still there"

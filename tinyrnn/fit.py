@@ -120,7 +120,8 @@ def fit(
     Returns: the history of the whole run.
     Raises: NonFiniteError for a loss or gradient that is NaN or infinite, before any parameter is changed by it;
         ValueError for options that do not go together; ShapeError for a loss of several numbers; DataError for an epoch
-        without a batch; CheckpointError for a folder that cannot be written, or has no checkpoint to resume.
+        without a batch; CheckpointError for a folder that cannot be written, or whose checkpoint
+        is missing or damaged.
 
     >>> import tinyrnn as tr
     >>> from tinyrnn.fit import fit
@@ -178,10 +179,12 @@ def fit(
             checkpoint.save(Path(folder) / CHECKPOINT, run)
             checkpoint.replace_file(Path(folder).resolve() / LOG, _table(history.epochs))
 
-    with _progress_bar(history) as bar, Interrupt() as interrupt:
+    with Interrupt() as interrupt, _progress_bar(history, over=bool(ended())) as bar:
         while not ended():
             model.train()
             for batch in islice(batches(order), seen, None):
+                if ended():  # with batches left: an epoch whose last step was the last one is an epoch
+                    break
                 optimizer.zero_grad()
                 loss = learn(batch).item()
                 norm = clip_grad_norm(optimizer.parameters, clip).item()
@@ -192,8 +195,6 @@ def fit(
                 history.losses.append(loss)
                 history.norms.append(norm)
                 _advance(bar, history, epochs)
-                if ended():
-                    break
                 if monotonic() - saved_at > SAVE_SECONDS:
                     save()
             else:
@@ -302,9 +303,12 @@ def _is_better(line: dict[str, float], best: dict[str, float] | None) -> bool:
     return math.isnan(before) or line[name] < before
 
 
-def _progress_bar(history: History) -> Any:
+def _progress_bar(history: History, over: bool) -> Any:
+    """Return a bar that counts steps; none that is seen, if there will be no step."""
     from tqdm import tqdm
 
+    if over:
+        return tqdm(disable=True)
     return tqdm(initial=len(history.losses), unit="step", dynamic_ncols=True)
 
 
@@ -363,15 +367,21 @@ def _packed(history: History) -> dict[str, Any]:
 def _loaded(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a run.
 
-    Raises: CheckpointError if there is none, or not one of `fit`.
+    Raises: CheckpointError if there is none, or not one of `fit`, or it is damaged.
     """
     saved = checkpoint.load(path)
     if not isinstance(saved, dict) or not {"model", "optimizer", "best", "seen", "history", "order", "random"} <= set(
         saved
     ):
         raise CheckpointError(f"{path} is a checkpoint, but not one of fit; give the folder of a run of it")
-    lists = {name: saved["history"][name].tolist() for name in ("losses", "norms")}
-    return saved | {"history": History(**saved["history"] | lists)}
+    try:
+        lists = {name: saved["history"][name].tolist() for name in ("losses", "norms")}
+        saved["history"] = History(**saved["history"] | lists)
+        for state in (saved["order"], saved["random"]):
+            Generator().state = state  # which refuses what is none, before anything is changed
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}; go on from an earlier one") from error
+    return saved
 
 
 def _table(epochs: list[dict[str, float]]) -> bytes:

@@ -5,11 +5,13 @@ A composite needs no gradient of its own: it is built of what has one. Names, `a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from tinyrnn import backends
@@ -93,8 +95,7 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
     ([0, 1, 2], [0.0, 0.25, 0.5, 0.75])
     """
     numbers = backends.get("numpy").arange(*((0, start) if stop is None else (start, stop)), step)
-    floating = any(isinstance(x, float) for x in (start, stop, step))
-    return tensor(numbers, dtype or ("float32" if floating else "int64"))
+    return tensor(numbers, dtype or ("float32" if numbers.dtype.kind == "f" else "int64"))
 
 
 def randn(
@@ -115,8 +116,8 @@ def randn(
     >>> W.shape
     (3, 4)
     """
-    draw = (generator or default_generator).normal(_shape(shape), _floating("randn", dtype))
-    return _leaf(backends.current().asarray(draw), requires_grad)
+    draw, kind = (generator or default_generator).normal, _floating("randn", dtype)
+    return _leaf(backends.current().drawn(draw, _shape(shape), kind), requires_grad)
 
 
 def uniform(
@@ -144,8 +145,13 @@ def uniform(
     ((2, 3), True)
     """
     kind = _floating("uniform", dtype)
-    draw = (generator or default_generator).uniform(_shape(shape), kind) * (high - low) + low
-    return _leaf(backends.current().asarray(draw, kind), requires_grad)
+    draw = functools.partial(_between, generator or default_generator, low, high)
+    return _leaf(backends.current().drawn(draw, _shape(shape), kind), requires_grad)
+
+
+def _between(generator: Generator, low: float, high: float, shape: tuple[int, ...], dtype: DType) -> Any:
+    """Draw from [low, high), on the host."""
+    return generator.uniform(shape, dtype) * (high - low) + low
 
 
 def _leaf(array: Any, requires_grad: bool) -> Tensor:
@@ -602,7 +608,8 @@ def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
 def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor, ...]:
     """Cut x along `axis` into `sections` equal parts, or, given several, at those positions, as NumPy does.
 
-    Raises: ShapeError for an axis that x does not have, parts that would not be equal, or positions that do not rise.
+    Raises: ShapeError for an axis that x does not have, parts that would not be equal, or positions that do not rise;
+        DTypeError for sections that are neither an int nor ints.
 
     >>> import tinyrnn as tr
     >>> i, f = tr.split([1, 2, 3, 4], 2)
@@ -613,15 +620,19 @@ def split(x: Any, sections: int | Sequence[int], axis: int = -1) -> tuple[Tensor
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"split: axis {axis} of shape {x.shape}; expected one from {-x.ndim} to {x.ndim - 1}")
     n = x.shape[axis]
-    if isinstance(sections, Sequence):
-        bounds = [0, *sections, n]
-        if sorted(bounds) != bounds:
-            raise ShapeError(f"split: positions {list(sections)}; expected increasing numbers from 0 to {n}")
-    else:
-        parts = operator.index(sections)
+    if isinstance(sections, Integral):
+        parts = int(sections)
         if parts < 1 or n % parts:
             raise ShapeError(f"split: axis {axis} of {x.shape} has length {n}; expected a multiple of {parts}")
         bounds = [k * (n // parts) for k in range(parts + 1)]
+    else:
+        positions: Any = sections
+        try:
+            bounds = [0, *map(operator.index, positions), n]
+        except TypeError:
+            raise DTypeError(f"split: sections is {sections!r}; expected an int, or several positions") from None
+        if sorted(bounds) != bounds:
+            raise ShapeError(f"split: positions {bounds[1:-1]}; expected increasing numbers from 0 to {n}")
     return apply(p.split, x, bounds=tuple(itertools.pairwise(bounds)), axis=axis)
 
 
@@ -657,11 +668,11 @@ def pad(x: Any, width: Any, value: float = 0.0) -> Tensor:
 
 
 def _pairs(width: Any, ndim: int) -> tuple[tuple[int, int], ...] | None:
-    if isinstance(width, int):
-        return ((width, width),) * ndim
+    if isinstance(width, Integral):
+        return ((int(width), int(width)),) * ndim
     if not isinstance(width, tuple | list):
         return None
-    if len(width) == 2 and all(isinstance(n, int) for n in width):
+    if len(width) == 2 and all(isinstance(n, Integral) for n in width):
         return ((width[0], width[1]),) * ndim
     if len(width) == ndim and all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in width):
         return tuple((before, after) for before, after in width)
@@ -770,7 +781,7 @@ def _picked(x: Tensor, index: Tensor) -> Tensor:
     """Return x[…, index], the one element of the last axis that each index names."""
     V = x.shape[-1]
     with backends.use_backend(x.backend):
-        flat = index.reshape(-1) + arange(index.size) * V
+        flat = index.reshape(-1).astype(DType.int64) + arange(index.size) * V
     return x.reshape(-1)[flat].reshape(index.shape)
 
 

@@ -30,7 +30,7 @@ from tinyrnn.errors import FusionError
 from tinyrnn.lowering import Grid, NoKernel, Writer, kept
 from tinyrnn.primitives import Primitive
 from tinyrnn.symbols import Symbol, Trace
-from tinyrnn.tensor import Tensor, execute, tensor
+from tinyrnn.tensor import Tensor, execute, operand
 from tinyrnn.traced import Replay, Traced
 
 
@@ -101,8 +101,8 @@ class fused:
                 recorded = recorded or x.node is not None
             elif type(x) is float:
                 key.append(float)  # one is like another
-            elif isinstance(x, list) or hasattr(x, "shape"):  # data
-                return self(*[tensor(x) if isinstance(x, list) or hasattr(x, "shape") else x for x in operands])
+            elif isinstance(x, list) or hasattr(x, "shape"):  # data, or a number of NumPy's
+                return self(*[operand(x) for x in operands])
             else:
                 key += (type(x), x)
         if backend is None or isinstance(backend, Trace):
@@ -133,6 +133,9 @@ class fused:
         if self.latest is None:
             return f"{self.function.__name__}: not traced yet; call it once"
         return "\n".join(self.latest.home.source(kernel) for kernel in self.latest.kernels)
+
+    def __reduce__(self) -> str:
+        return self.function.__qualname__  # copied and pickled as a plain function is: not, and by its name
 
     def __get__(self, instance: Any, owner: Any) -> Any:
         return self if instance is None else functools.partial(self, instance)

@@ -68,10 +68,10 @@ def next_distribution(
     """
     if not logits.shape or logits.shape[-1] == 0:
         raise ShapeError(f"next_distribution: logits are {logits.shape}; expected (…, V)")
-    if not temperature >= 0:
+    if not 0 <= temperature < math.inf:
         raise ValueError(f"next_distribution: temperature is {temperature}; expected a number of 0 or more")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"next_distribution: top_k is {top_k}; expected 1 or more")
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise ValueError(f"next_distribution: top_k is {top_k!r}; expected an int of 1 or more")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"next_distribution: top_p is {top_p}; expected a number above 0, up to 1")
     if temperature == 0:
@@ -148,8 +148,9 @@ def generate(
             a model that does other things after a while.
         options: temperature, top_k and top_p of `next_distribution`; temperature=0 is greedy.
 
-    Raises: ShapeError for an empty prompt, or logits of another shape; IndexRangeError for a stop symbol that the model
-        does not have.
+    Raises: ShapeError for a prompt that is empty or not whole numbers in one dimension, or logits of another shape;
+        DTypeError and IndexRangeError for a stop symbol that is no whole number, or that the model does not have;
+        ValueError for an option out of range.
 
     >>> import tinyrnn as tr
     >>> from tinyrnn.generate import generate
@@ -162,8 +163,14 @@ def generate(
     """
     if len(prompt) == 0:
         raise ShapeError("generate: the prompt is empty; expected one symbol or more")
+    given = np.asarray(prompt)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise ShapeError(
+            f"generate: the prompt is {given.shape} of {given.dtype}; expected whole numbers (T,), those of one "
+            "sequence; sample takes several"
+        )
     read = _Reader("generate", model, stop, captured)
-    for _, symbols in _drawn(read, np.asarray(prompt, np.int64)[:, None], length, state, generator, options):
+    for _, symbols in _drawn(read, given[:, None].astype(np.int64), length, state, generator, options):
         yield int(symbols[0])
 
 
@@ -209,6 +216,8 @@ def _drawn(
     read: _Reader, x: Ints, length: int, state: Any, generator: Generator | None, options: dict[str, Any]
 ) -> Iterator[tuple[Ints, Ints]]:
     """Yield at each step which sequences have not ended, and a symbol for each of them."""
+    if length < 0:
+        raise ValueError(f"{read.name}: length is {length}; expected an int of 0 or more")
     running = np.arange(x.shape[1])
     for _ in range(length):
         logits, state = read(x, state)
@@ -349,8 +358,8 @@ def beam_search(
     Source: Graves 2012, "Sequence Transduction with Recurrent Neural Networks"; Sutskever, Vinyals & Le 2014 (finished
         hypotheses leave the beam); Wu et al. 2016, "Google's Neural Machine Translation System" (the length penalty).
     Raises: ValueError for an option out of range; ShapeError for prompts, logits or a state of another shape;
-        IndexRangeError for a stop symbol that the model does not have; NonFiniteError if all logits are −∞, or one is
-        NaN or ∞.
+        DTypeError and IndexRangeError for a stop symbol that is no whole number, or that the model does not have;
+        NonFiniteError if all logits are −∞, or one is NaN or ∞.
 
     >>> import math
     >>> import tinyrnn as tr
@@ -473,7 +482,7 @@ def _penalty(given: float | str) -> Callable[[int], float]:
 
 def _check_options(length: int, width: int, n_best: int, tree: int) -> None:
     for name, value, least in (("length", length, 1), ("width", width, 1), ("n_best", n_best, 1), ("tree", tree, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"beam_search: {name} is {value!r}; expected an int of {least} or more")
     if n_best > width:
         raise ValueError(f"beam_search: n_best is {n_best} and width {width}; expected a width of {n_best} or more")
@@ -495,15 +504,22 @@ def take_batch(state: Any, index: npt.ArrayLike, axis: int = 1, batch: int | Non
 
     Tensors of no axes, numbers, text and None belong to no sequence, and stay.
 
-    Raises: ShapeError for tensors that have no such axis, or another length there; DTypeError for anything else in the
-        state; IndexRangeError for a position outside the batch.
+    Raises: ShapeError for tensors that have no such axis, or another length there; DTypeError for an index of anything
+        but whole numbers in one dimension, or anything else in the state; IndexRangeError for a position outside the
+        batch.
 
     >>> import tinyrnn as tr
     >>> from tinyrnn.generate import take_batch
     >>> take_batch({"h": tr.tensor([[1, 2, 3]]), "step": 7}, [2, 2, 0])
     {'h': tensor([[3, 3, 1]], shape=(1, 3), dtype=int64), 'step': 7}
     """
-    where = (slice(None),) * axis + (np.asarray(index, np.int64),)
+    chosen = np.asarray(index)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise DTypeError(
+            f"take_batch: the index is {chosen.shape} of {chosen.dtype}; expected positions, whole numbers (B',): "
+            "np.flatnonzero(mask) gives those of a mask"
+        )
+    where = (slice(None),) * axis + (chosen.astype(np.int64),)
     sizes = {part.shape[axis : axis + 1] for part in leaves(state) if isinstance(part, Tensor) and part.shape}
     if () in sizes or len(sizes) > 1 or (batch is not None and sizes - {(batch,)}):
         shapes = ", ".join(str(part.shape) for part in leaves(state) if isinstance(part, Tensor))
@@ -533,6 +549,16 @@ def _prompts(name: str, prompts: Any) -> Ints:
     return x.astype(np.int64, copy=False)
 
 
+def _stops(name: str, stop: Stop) -> Ints:
+    """Return the stop symbols, from the lowest to the highest."""
+    if stop is None:
+        return np.zeros(0, np.int64)
+    symbols = np.array(list(stop) if isinstance(stop, Collection) else [stop])
+    if symbols.size and (symbols.ndim != 1 or symbols.dtype.kind not in "iu"):
+        raise DTypeError(f"{name}: stop is {stop!r}; expected a symbol, which is a whole number, or several")
+    return np.sort(symbols).astype(np.int64)
+
+
 class _Reader:
     """A model that is read from: in evaluation mode, with no graph, and captured if it can be."""
 
@@ -541,7 +567,7 @@ class _Reader:
         self.name = name
         self.modules = [module for _, module in owner.named_modules()] if isinstance(owner, Module) else []
         self.step = _Step(model, owner) if captured and isinstance(owner, Module) else model
-        self.stop = np.array(() if stop is None else sorted(stop) if isinstance(stop, Collection) else [stop], np.int64)
+        self.stop = _stops(name, stop)
 
     def __call__(self, x: Ints, state: Any) -> tuple[Tensor, Any]:
         """Return the logits (B, V) of the symbols that follow x (T, B), and the state."""

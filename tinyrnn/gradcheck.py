@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinyrnn.autograd import changed_mode
 from tinyrnn.backends import DType, Generator
 from tinyrnn.errors import DTypeError, GradientError, GraphError
+from tinyrnn.functions import where
 from tinyrnn.primitives import Primitive
 from tinyrnn.tensor import Tensor, apply, grad
 
@@ -79,17 +81,21 @@ class _Check:
     def direction(self, like: Tensor) -> Tensor:
         return Tensor(like.backend.asarray(self.generator.normal(like.shape, DType.float64)), like.backend)
 
+    def weights(self, y: Tensor) -> Tensor:
+        """Return a random direction for a result, 0 where it is infinite, as behind a mask: no number moves there."""
+        return where(abs(y.detach()) == math.inf, 0.0, self.direction(y))
+
     def disagreement(self, f: Function, xs: list[Tensor]) -> str:
         """Describe the first input for which ∂f and its estimate differ; empty if there is none."""
         ys = f(*xs)
-        vs = [self.direction(y) for y in ys]
+        vs = [self.weights(y) for y in ys]
         wrt = [i for i, x in enumerate(xs) if x.requires_grad]
         recorded, gys = _recorded(ys, vs)  # the other ys have no gradient, and should not change
         for i, gx in zip(wrt, grad(recorded, [xs[i] for i in wrt], gys), strict=True):
             u = self.direction(xs[i])
             given = float((gx * u).sum())
             plus, minus = (self.moved(f, xs, i, u, step) for step in (self.eps, -self.eps))
-            change = sum(float((v * (a - b)).sum()) for v, a, b in zip(vs, plus, minus, strict=True))
+            change = sum(float((v * _difference(a, b)).sum()) for v, a, b in zip(vs, plus, minus, strict=True))
             expected = change / (2 * self.eps)
             if not abs(given - expected) <= self.atol + self.rtol * abs(expected):
                 return f"for input {i}, of shape {xs[i].shape}, the gradient gives {given:.8g}, numbers {expected:.8g}"
@@ -106,7 +112,7 @@ class _Check:
 
     def gradient(self, f: Function, xs: list[Tensor]) -> tuple[Function, list[Tensor]]:
         """Return the function (x, v) -> ∂⟨v, f(x)⟩/∂x and a place to check it at."""
-        vs = [self.direction(y) for y in f(*xs)]
+        vs = [self.weights(y) for y in f(*xs)]
         for v in vs:
             v.requires_grad = True
         wrt = [i for i, x in enumerate(xs) if x.requires_grad]
@@ -153,6 +159,12 @@ def _differentiable(ys: Tensor | Sequence[Tensor]) -> list[Tensor]:
 def _recorded(ys: Sequence[Tensor], vs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
     pairs = [(y, v) for y, v in zip(ys, vs, strict=True) if y.requires_grad]
     return [y for y, _ in pairs], [v for _, v in pairs]
+
+
+def _difference(a: Tensor, b: Tensor) -> Tensor:
+    """Return a − b, 0 where they are the same infinity."""
+    same = a == b
+    return where(same, 0.0, a) - where(same, 0.0, b)
 
 
 def _leaf(x: Tensor) -> Tensor:

@@ -109,6 +109,12 @@ class Primitive:
         parameters = list(inspect.signature(self.forward).parameters.values())[1:]
         names = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
         object.__setattr__(self, "operands", names)
+        saves: Any = self.saves
+        if isinstance(saves, str) or not all(isinstance(names, str) for names in saves):
+            raise ValueError(
+                f"primitive {self.name!r}: saves is {saves!r}; expected a tuple with a string for each operand, "
+                "which names what its rule reads, such as ('a b', 'y')"
+            )
         rules = len(self.vjp) if isinstance(self.vjp, tuple) else None
         if rules is not None and not rules == len(self.saves) == len(names):
             raise ValueError(

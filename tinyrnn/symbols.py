@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from numbers import Real
 from typing import Any
 
 from tinyrnn.backends import Backend, DType, promote
@@ -24,6 +25,9 @@ class Symbol:
 
     __slots__ = ("arguments", "dtype", "op", "shape", "trace")
     __array_ufunc__ = None
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        return self.trace.to_host(self)
 
     def __init__(self, trace: Trace, op: str, arguments: tuple[Any, ...], shape: tuple[int, ...], dtype: DType) -> None:
         self.trace, self.op, self.arguments, self.shape, self.dtype = trace, op, arguments, shape, dtype
@@ -128,6 +132,7 @@ class Trace(Backend):
 
     def make(self, op: str, *arguments: Any) -> Symbol:
         """Apply an elementwise operation, lane by lane where an argument is joined of lanes."""
+        arguments = tuple([a if isinstance(a, Symbol | bool | int | float) else self._number(a) for a in arguments])
         joined = next((a for a in arguments if isinstance(a, Symbol) and a.op == "join"), None)
         if joined is not None:
             bounds = bounds_of(joined)
@@ -139,6 +144,18 @@ class Trace(Backend):
         dtypes = [a.dtype for a in chosen if isinstance(a, Symbol)]
         dtype = DType.bool if op in MASKS else promote(*dtypes) if dtypes else DType.float32
         return self.symbol(op, arguments, shape, dtype)
+
+    def _number(self, x: Any) -> float:
+        """Return a number of NumPy's as Python's.
+
+        Raises: FusionError for anything else, such as an array that a rule was written with.
+        """
+        if isinstance(x, Real):
+            return float(x)
+        raise FusionError(
+            f"@fused {self.function}: it, or the rule of an operation in it, computes with {type(x).__name__} data "
+            "that is not one of its arguments; pass it as one, a tensor"
+        )
 
     def part(self, x: Any, start: int, stop: int) -> Any:
         """Return x[..., start:stop], of an operation by way of its arguments: only inputs are ever cut."""
@@ -192,7 +209,7 @@ class Trace(Backend):
     def to_host(self, array: Symbol) -> Any:
         raise FusionError(
             f"@fused {self.function}: it looks at a value, as `if`, float() and item() do; it is traced once, for all "
-            "values: choose element by element with tr.where(mask, a, b)"
+            "values: choose element by element with tr.where(mask, a, b), and make no NumPy array, as np.asarray does"
         )
 
     def copy(self, array: Symbol) -> Symbol:

@@ -30,6 +30,9 @@ class Recorded:
         """The element type, as the real backend has it."""
         return self.value.dtype
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        return self.tape.to_host(self)
+
     def __getattr__(self, name: str) -> Any:
         """Return a method, whose call is recorded, or what another attribute holds."""
         found = getattr(self.value, name)
@@ -199,6 +202,9 @@ class Tape(Backend):
 
     def uniform(self, generator: Any, shape: tuple[int, ...], dtype: DType) -> Any:
         return self.record(self.home.uniform, generator, shape, dtype)
+
+    def drawn(self, draw: Any, shape: tuple[int, ...], dtype: DType) -> Any:
+        return self.record(self.home.drawn, draw, shape, dtype)
 
     def compile(self, kernel: Kernel) -> Run | None:
         run = self.home.compile(kernel)

@@ -23,7 +23,7 @@ from tinyrnn.autograd import (
     walk,
 )
 from tinyrnn.backends import Array, Backend, DType
-from tinyrnn.errors import BackendError, DTypeError, GraphError, ShapeError
+from tinyrnn.errors import BackendError, CaptureError, DTypeError, GraphError, ShapeError
 
 Axis = int | tuple[int, ...] | None
 
@@ -40,7 +40,7 @@ class Tensor:
         or IndexRangeError that name an operation and its operands; ShapeError where one number is needed, as for `if`
         and float(), and there are several; DTypeError for len() of a single number, and for a function of NumPy's;
         GraphError for x[i] = value, for += where a graph needs the old values, and for a copy of what operations
-        recorded.
+        recorded; CaptureError for x.grad = None inside a captured function that has made none yet.
 
     >>> import tinyrnn as tr
     >>> x = tr.tensor([1.0, 2.0], requires_grad=True)
@@ -145,11 +145,12 @@ class Tensor:
         return self.numpy().tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        values = self.numpy()  # first, as a tensor that has no values yet says so itself
         if self.backend.name != "numpy":
             raise BackendError(
                 f"a tensor on {self.backend.name!r} is not copied to NumPy behind your back: say x.numpy()"
             )
-        return backends.get("numpy").array(self.numpy(), dtype=dtype, copy=copy)
+        return backends.get("numpy").array(values, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
         backwards = any(step < 0 for step in getattr(self.array, "strides", ()))  # PyTorch aborts on such an array
@@ -208,13 +209,18 @@ class Tensor:
         """∂L/∂(this tensor), summed over the calls of L.backward(); None before, and for what does not retain it.
 
         Raises: GraphError when assigned to a tensor that keeps none; DTypeError or ShapeError for one that does not
-            fit.
+            fit; CaptureError for None inside a captured function, before that has made one.
         """
         return self.node.grads.get(self.index) if self.node and self.node.grads else None
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is None and self.grad is None:
+            if self.node and self.backend is not self.backend.home:
+                raise CaptureError(
+                    "grad: forgotten inside a captured function, before it has made one: what earlier calls have left "
+                    "is not seen there, and would be added to; call optimizer.zero_grad() before the captured function"
+                )
             return
         if not self.node or self.node.grads is None:
             raise GraphError("grad: this tensor keeps no gradient; a leaf with requires_grad=True does")
@@ -363,8 +369,14 @@ class Tensor:
     def __and__(self, other: Any) -> Tensor:
         return apply(p.logical_and, self, other)
 
+    def __rand__(self, other: Any) -> Tensor:
+        return apply(p.logical_and, other, self)
+
     def __or__(self, other: Any) -> Tensor:
         return apply(p.logical_or, self, other)
+
+    def __ror__(self, other: Any) -> Tensor:
+        return apply(p.logical_or, other, self)
 
     def __invert__(self) -> Tensor:
         return apply(p.logical_not, self)
@@ -408,6 +420,8 @@ class Tensor:
 
     def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
         """Σ x / n over `axis`, one, several or (None) all; `keepdims` keeps them, with length 1. See `tr.mean`."""
+        if self.dtype is DType.float16:  # whose sum would leave its range, as the mean does not
+            return self.astype(DType.float32).mean(axis, keepdims).astype(DType.float16)
         total = self.sum(axis, keepdims)
         return total / (self.size / total.size if total.size else float("nan"))
 
@@ -499,9 +513,12 @@ class Hook:
     def __call__(self, g: Any) -> Any:
         """Show a gradient, an array or a tensor, to the function, and return what is to flow on."""
         tensor = g if isinstance(g, Tensor) else _tensor(g, self.backend)
-        result = self.function(tensor)
+        result: Any = self.function(tensor)
         if result is None:
             return g
+        if not isinstance(result, Tensor):
+            given = type(result).__name__
+            raise DTypeError(f"hook: returned a {given}; expected the new gradient, a tensor, or None to leave it")
         if result.shape != tensor.shape:
             raise ShapeError(f"hook: returned shape {result.shape}; expected the gradient's own, {tensor.shape}")
         return result if isinstance(g, Tensor) else result.astype(tensor.dtype).array
@@ -757,11 +774,8 @@ def _tensors(operands: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _operand(name: str, x: Any, backend: Backend) -> Any:
     """Make a tensor or a plain Python number of an operand; a plain number never decides the dtype."""
-    for plain in (bool, float, int):
-        if isinstance(x, plain):
-            return plain(x)
-    if isinstance(x, Real):  # NumPy's numbers too are plain ones, at home on every backend
-        return int(x) if isinstance(x, Integral) else float(x)
+    if isinstance(x, Real):
+        return plain(x)
     _see_no_tensors(f"{name}: an operand", x)
     owner = backends.of(x)
     if owner is not None and owner is not backend:
@@ -773,6 +787,22 @@ def _operand(name: str, x: Any, backend: Backend) -> Any:
         return Tensor(backend.copy(backend.asarray(x)), backend)  # the graph must not see what becomes of x
     except DTypeError as error:
         raise DTypeError(f"{name}: {error}") from None
+
+
+def plain(x: Any) -> bool | int | float:
+    """Return a number, NumPy's too, as Python's own: it decides no dtype, and is at home on every backend."""
+    if isinstance(x, bool):
+        return x
+    return int(x) if isinstance(x, Integral) else float(x)
+
+
+def operand(x: Any) -> Any:
+    """Return data, a list or an array, as a tensor, a number of NumPy's as Python's own, anything else as it is."""
+    if isinstance(x, list):
+        return tensor(x)
+    if isinstance(x, Tensor) or not (hasattr(x, "shape") or hasattr(x, "__array__")):
+        return x
+    return plain(x) if isinstance(x, Real) else tensor(x)
 
 
 def _see_no_tensors(what: str, data: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import warnings
@@ -203,6 +204,16 @@ def test_every_launch_draws_what_the_calls_would(cupy_device: Any) -> None:
     np.testing.assert_array_equal(*found)
     assert states[0] == states[1]  # so that a checkpoint says all, whichever way it was computed
     assert len({y.tobytes() for y in found[0]}) == 20
+
+
+def test_numbers_that_are_drawn_on_the_host_are_drawn_anew_without_a_graph(cupy_device: Any) -> None:
+    with tr.use_backend(cupy_device):
+        found = []
+        for f in (draw := lambda x: (x + tr.randn(3), tr.uniform(3)), tr.capture(draw)):
+            tr.manual_seed(3)
+            with contextlib.nullcontext() if f is draw else pytest.warns(RuntimeWarning, match="on the host.*drawn"):
+                found.append([y.tolist() for _ in range(4) for y in f(tr.ones(3))])
+    assert found[0] == found[1]
 
 
 def test_other_calls_may_draw_in_between(cupy_device: Any) -> None:

@@ -166,6 +166,10 @@ class Backend(Protocol):
     def uniform(self, generator: Generator, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw from [0, 1): `generator` alone says which numbers, and it moves on."""
 
+    def drawn(self, draw: Callable[[tuple[int, ...], DType], Any], shape: tuple[int, ...], dtype: DType) -> Array:
+        """Bring here what a generator's `draw(shape, dtype)` gives on the host: the same numbers on every backend."""
+        return self.asarray(draw(shape, dtype), dtype)
+
     def compile(self, kernel: Kernel) -> Run | None:
         """Make a fused kernel run; None if this backend computes operation by operation only."""
         return None

@@ -20,7 +20,7 @@ from tinyrnn.backends.base import Array, Backend, DType, Run, cuda_device, is_ba
 from tinyrnn.backends.cupy_graph import Graph, current_graph
 from tinyrnn.backends.kernel import Kernel
 from tinyrnn.backends.numpy_backend import Generator, host_array
-from tinyrnn.errors import BackendError, DTypeError, IndexRangeError
+from tinyrnn.errors import BackendError, CaptureError, DTypeError, IndexRangeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -255,6 +255,12 @@ class CuPyBackend(Backend):
         with self.here:
             key = self.cupy.asarray(generator.words(1)) if graph is None else graph.key(generator)
         return self.philox(key, 0, shape, dtype)
+
+    def drawn(self, draw: Any, shape: tuple[int, ...], dtype: DType) -> Array:
+        graph = current_graph.get()
+        if graph is not None and graph.words is not None:  # it is being recorded
+            raise CaptureError("these random numbers are drawn on the host; give them to the function as an argument")
+        return super().drawn(draw, shape, dtype)
 
     def philox(self, key: Array, first: int, shape: tuple[int, ...], dtype: DType) -> Array:
         """Draw the numbers of `philox.uniform` on the device, where the key is, uint64 (1,)."""

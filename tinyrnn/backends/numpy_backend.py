@@ -56,7 +56,13 @@ class NumPyBackend(Backend):
         return np.empty(shape, dtype)
 
     def dtype(self, array: Array) -> DType:
-        return _DTYPES[array.dtype]
+        try:
+            return _DTYPES[array.dtype]
+        except KeyError:
+            raise DTypeError(
+                f"an operation gave a {type(array).__name__} of {array.dtype}; expected an array of numbers: a "
+                "primitive's `forward` computes with what `xp` has and a rule with what `ops` has, not with tr"
+            ) from None
 
     def astype(self, array: Array, dtype: DType) -> Array:
         return array.astype(dtype, copy=False)
@@ -174,8 +180,11 @@ def _add_rows(buffer: Array, rows: Array, values: Array) -> None:
     if buffer.shape[0] <= FEW_ROWS and buffer.dtype.kind == "f":
         one_hot = np.zeros((buffer.shape[0], rows.size), buffer.dtype)
         one_hot[rows, np.arange(rows.size)] = 1
-        buffer += one_hot @ values
-        return
+        with np.errstate(invalid="ignore"):
+            sums = one_hot @ values
+        if np.isfinite(sums).all():  # 0 · ∞ would spoil the other rows
+            buffer += sums
+            return
     order = np.argsort(rows, kind="stable")
     rows = rows[order]
     starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tinyrnn import terminal
 from tinyrnn.data.datasets import DATASETS, fetch, is_fetched
 from tinyrnn.errors import DataError
 
@@ -55,4 +56,4 @@ def print_list() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    terminal.run(main)

@@ -66,7 +66,12 @@ def pad(sequences: Sequence[npt.ArrayLike], value: float = 0) -> tuple[Array, In
         dtype = np.dtype(np.float32)  # as everywhere, Python's floats are
     if dtype.kind != "f" and not isinstance(value, int | np.integer):
         raise DataError(f"pad: the value is {value!r} and the sequences are {dtype}; give an int, or floats to pad")
-    x = np.full((lengths.max(), len(arrays), *trailing), value, dtype)
+    if not isinstance(value, int | float | np.number):
+        raise DataError(f"pad: the value is {value!r}; give a number")
+    try:
+        x = np.full((lengths.max(), len(arrays), *trailing), value, dtype)
+    except OverflowError as error:
+        raise DataError(f"pad: the value is {value} and the sequences are {dtype}; give one that fits") from error
     for i, array in enumerate(arrays):
         if len(array):
             x[: len(array), i] = array
@@ -94,7 +99,7 @@ def mask(lengths: npt.ArrayLike, T: int | None = None) -> npt.NDArray[np.bool_]:
         T: the number of steps; the longest length, if left out.
 
     Raises:
-        DataError: lengths that are not such integers, or exceed T.
+        DataError: lengths that are not such integers, or exceed T; a T that is no integer.
 
     >>> from tinyrnn import data
     >>> data.mask([2, 3])
@@ -104,6 +109,8 @@ def mask(lengths: npt.ArrayLike, T: int | None = None) -> npt.NDArray[np.bool_]:
     """
     ends = _lengths("mask", lengths)
     longest = int(ends.max())
+    if T is not None and not isinstance(T, int | np.integer):
+        raise DataError(f"mask: T is {T!r}; give a whole number of steps")
     if T is not None and longest > T:
         raise DataError(f"mask: lengths are up to {longest} and T is {T}; give T of at least {longest}")
     return np.arange(longest if T is None else T)[:, None] < ends

@@ -65,14 +65,14 @@ def split_by_key(
     >>> parts.train
     [('Anna', 'Polish'), ('Anna', 'German')]
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-9:
+    if len(fractions) != 3 or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-9:
         raise DataError(
             f"split_by_key: the fractions are {tuple(fractions)}; give three of 0 or more, for train, validation and "
             "test, that add up to 1"
         )
     items = list(items)
     keys = [str(key(item)) for item in items]
-    order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+    order = sorted(set(keys), key=lambda key: hashlib.sha256(f"{seed} {key}".encode("utf-8", "surrogatepass")).digest())
     ends = [round(len(order) * sum(fractions[:count])) for count in range(4)]
     for fraction, start, end in zip(fractions, ends, ends[1:], strict=False):
         if fraction > 0 and start == end:

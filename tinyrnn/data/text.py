@@ -68,7 +68,7 @@ def sha256(text: str) -> str:
     >>> data.sha256("hello")
     '2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824'
     """
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _read_file(file: Path) -> str:

@@ -110,7 +110,7 @@ class Vocabulary:
             ids = self._id_of_code[np.minimum(_code_points(symbols), len(self._id_of_code) - 1)]
         else:
             if isinstance(symbols, str):
-                symbols = symbols.split() if self.separator == " " else symbols.split(self.separator)
+                symbols = symbols.split(None if self.separator == " " else self.separator) if symbols else []
             symbols = list(symbols)
             ids = np.array([self._id_of.get(symbol, self._unknown) for symbol in symbols], np.int64)
         if ids.size and ids.min() < 0:

@@ -8,8 +8,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from tinyrnn import terminal
 from tinyrnn.learn.exercise import Exercise, exercises_by_name
-from tinyrnn.learn.grading import grade_apart, print_whatever_there_is
+from tinyrnn.learn.grading import grade_apart
 
 FOLDER = Path("exercises")
 
@@ -37,16 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.command == "list":
         return print_list(chosen.folder)
     exercise = exercises_by_name()[chosen.name]
-    try:
-        if chosen.command == "start":
-            return start(exercise, chosen.folder)
-        if chosen.command == "check":
-            return check(exercise, chosen.folder)
-        if chosen.command == "hint":
-            return hint(exercise, chosen.folder)
+    if chosen.command == "check":
+        return check(exercise, chosen.folder)
+    if chosen.command == "solution":
         return solution(exercise, chosen.yes)
+    try:
+        return (start if chosen.command == "start" else hint)(exercise, chosen.folder)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: cannot write to {chosen.folder}: {error.strerror}; choose another --folder", file=sys.stderr)
         return 1
 
 
@@ -77,6 +78,9 @@ def start(exercise: Exercise, folder: Path) -> int:
     except FileExistsError:
         print(f"{path} is there already and stays as it is. To begin anew, give it another name first.")
         return 1
+    except OSError:  # a full disk
+        path.unlink(missing_ok=True)  # half a file would stay as it is, the next time
+        raise
     print(f"{path} says what to write. Then:  {_command('check', exercise, folder)}")
     return 0
 
@@ -137,5 +141,4 @@ def _command(command: str, exercise: Exercise, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    print_whatever_there_is()
-    sys.exit(main())
+    terminal.run(main)

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import _thread
-import io
 import linecache
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import tinyrnn as tr
+from tinyrnn import terminal
 from tinyrnn.learn.checking import Mistake
 from tinyrnn.learn.exercise import Exercise, exercises_by_name
 
@@ -187,14 +187,12 @@ def _indented(words: str) -> str:
     return "\n".join(lines)
 
 
-def print_whatever_there_is() -> None:
-    """Have a terminal that has no σ show a question mark, rather than end with an error."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+def main() -> int:
+    """Grade the file that the command line names, for `grade_apart`."""
+    name, file, limit = sys.argv[1:]
+    exercise = exercises_by_name()[name]
+    return show(grade(exercise, Path(file), float(limit)), len(exercise.checks))
 
 
 if __name__ == "__main__":
-    name, file, limit = sys.argv[1:]
-    exercise = exercises_by_name()[name]
-    print_whatever_there_is()
-    sys.exit(show(grade(exercise, Path(file), float(limit)), len(exercise.checks)))
+    terminal.run(main)

@@ -23,7 +23,8 @@ class Optimizer:
         remembers: names of the tensors kept for each parameter, zero at first.
 
     Args: parameters, tensors that require a gradient; lr, a number or a schedule.
-    Attributes: lr, which may be assigned; steps, the number of steps done.
+    Attributes: lr, which may be assigned; steps, the number of steps done; updates, how many of them each parameter had
+        a gradient in, and t, inside `update`, which of these it is for the parameter at hand: 1 at first.
     Raises: GraphError for something that does not require a gradient; DTypeError for a module itself; ValueError for no
         parameter, or for one given twice, or an option out of range.
 
@@ -60,7 +61,8 @@ class Optimizer:
         if len({id(w) for w in self.parameters}) < len(self.parameters):
             raise ValueError(f"{name}: a parameter is given twice and would be updated twice; give each once")
         self.lr = lr
-        self.steps = 0
+        self.steps = self.t = 0
+        self.updates = [0] * len(self.parameters)
         self.memory = {name: [_like(w, self.initial(name)) for w in self.parameters] for name in self.remembers}
         self.check(lr=self.rate())
 
@@ -87,16 +89,20 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises: CaptureError inside a captured function, which would go on with this step's rate and count for ever.
+        Raises: CaptureError inside a captured function, which would go on with this step's rate and count for ever;
+            ValueError for a rate that is not a finite number of 0 or more.
         """
         see_not_captured(f"{type(self).__name__}.step()", self.parameters)
         lr = self.rate()
+        self.check(lr=lr)
         self.steps += 1
         for i, w in enumerate(self.parameters):
             if w.grad is None:
                 continue
             memory = {name: tensors[i] for name, tensors in self.memory.items()}
+            self.t = self.updates[i] + 1
             w.assign(self.update(w, w.grad, lr, memory))
+            self.updates[i] = self.t
             for name, value in memory.items():
                 self.memory[name][i] = value
 
@@ -105,9 +111,14 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} has no update(); an Optimizer's subclass writes it")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps, the learning rate or schedule, and what is remembered, in parameter order."""
+        """Return the number of steps, the learning rate or schedule, and what is remembered, in parameter order.
+
+        Where a parameter had no gradient in some of the steps, `updates` is there too.
+        """
         lr = self.lr.state() if isinstance(self.lr, Schedule) else self.lr
-        return {"steps": self.steps, "lr": lr, "memory": {name: list(ts) for name, ts in self.memory.items()}}
+        state = {"steps": self.steps, "lr": lr, "memory": {name: list(ts) for name, ts in self.memory.items()}}
+        passed_over = any(n != self.steps for n in self.updates)
+        return {**state, "updates": list(self.updates)} if passed_over else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the optimiser stood that `state_dict` was called on; nothing is changed if it does not fit.
@@ -115,7 +126,9 @@ class Optimizer:
         Raises: StateDictError that says what does not fit.
         """
         name = type(self).__name__
-        if set(state) != {"steps", "lr", "memory"} or set(state["memory"]) != set(self.remembers):
+        if not isinstance(state, Mapping) or not isinstance(state.get("memory", {}), Mapping):
+            raise StateDictError(f"{name}: the state is {state!r}; expected what state_dict() returns")
+        if set(state) - {"updates"} != {"steps", "lr", "memory"} or set(state["memory"]) != set(self.remembers):
             given = f"{sorted(state)}, memory of {sorted(state.get('memory', {}))}"
             raise StateDictError(f"{name}: the state has {given}; expected steps, lr, memory of {self.remembers}")
         steps, lr = state["steps"], schedule_of(state["lr"])
@@ -124,16 +137,22 @@ class Optimizer:
             raise StateDictError(
                 f"{name}: steps is {steps!r} and lr {lr!r}; expected a count, and a number or schedule"
             )
-        memory = {}
+        updates = state.get("updates", [steps] * len(self.parameters))
+        if len(updates) != len(self.parameters) or not all(isinstance(n, int) and 0 <= n <= steps for n in updates):
+            raise StateDictError(
+                f"{name}: updates are {updates!r}; expected {len(self.parameters)} counts from 0 to {steps}"
+            )
+        memory: dict[str, list[Tensor]] = {}
         for kind, values in state["memory"].items():
             if len(values) != len(self.parameters):
                 raise StateDictError(f"{name}: {kind} is for {len(values)} parameters, expected {len(self.parameters)}")
-            memory[kind] = [v if isinstance(v, Tensor) else tensor(v) for v in values]
-            for i, (v, w) in enumerate(zip(memory[kind], self.parameters, strict=True)):
+            memory[kind] = []
+            for i, (v, w) in enumerate(zip(values, self.parameters, strict=True)):
+                v = v if isinstance(v, Tensor) else tensor(v, w.dtype)
                 if v.shape != w.shape:
                     raise StateDictError(f"{name}: {kind} of parameter {i} is {v.shape}, expected {w.shape}")
-                memory[kind][i] = v.to(w.backend)
-        self.lr, self.steps, self.memory = lr, steps, memory
+                memory[kind].append(v.to(w.backend).astype(w.dtype))
+        self.lr, self.steps, self.updates, self.memory = lr, steps, list(updates), memory
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.parameters)} parameters, lr={self.lr}, steps={self.steps})"
@@ -229,8 +248,8 @@ class Adagrad(Optimizer):
         s ← s + g²
         w ← w − lr · g / (√s + eps)
 
-    Args: parameters; lr, in units of w; lr_decay, divides lr by 1 + t · lr_decay; initial_accumulator_value, the first
-        s; eps.
+    Args: parameters; lr, in units of w; lr_decay, divides lr by 1 + t · lr_decay, with t = 0 at w's first gradient;
+        initial_accumulator_value, the first s; eps.
     Source: Duchi, Hazan & Singer 2011, "Adaptive Subgradient Methods".
 
     >>> import tinyrnn as tr
@@ -262,7 +281,7 @@ class Adagrad(Optimizer):
 
     def update(self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor]) -> Tensor:
         """Return the next w."""
-        rate = lr / (1 + (self.steps - 1) * self.lr_decay)
+        rate = lr / (1 + (self.t - 1) * self.lr_decay)
         w, memory["s"] = adagrad_update(w, g, memory["s"], float(rate), float(self.eps))
         return w
 
@@ -338,6 +357,8 @@ class Adam(Optimizer):
         m ← β₁ m + (1 − β₁) g;      v ← β₂ v + (1 − β₂) g²
         w ← w − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + eps)
 
+    t counts the steps in which w had a gradient, so that one that is frozen at first begins as any other.
+
     Args: parameters; lr, in units of w; betas (β₁, β₂); eps; weight_decay, adds weight_decay · w to g.
     Source: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization".
     Raises: as Optimizer; ValueError for betas that are not two numbers from 0 up to, not including, 1.
@@ -375,7 +396,7 @@ class Adam(Optimizer):
         self, w: Tensor, g: Tensor, lr: float, memory: dict[str, Tensor], added: float = 0.0, kept: float = 1.0
     ) -> Tensor:
         """Return w after the adaptive step: of kept · w, by g + added · w."""
-        (beta1, beta2), t = self.betas, self.steps
+        (beta1, beta2), t = self.betas, self.t
         rate, scale = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
         numbers = map(float, (rate, scale, beta1, beta2, self.eps, added, kept))
         w, memory["m"], memory["v"] = adam_update(w, g, memory["m"], memory["v"], *numbers)
@@ -423,7 +444,8 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     Args: parameters, those without a gradient are passed over; max_norm, in units of the gradient.
     Returns: the norm, a tensor on the device; reading it (float) waits for the device.
     Source: Pascanu, Mikolov & Bengio 2013, "On the difficulty of training recurrent neural networks".
-    Raises: ValueError for a max_norm that is not positive, or if no parameter has a gradient.
+    Raises: ValueError for a max_norm that is not positive, or if no parameter has a gradient; DTypeError for a module
+        or a tensor alone.
 
     >>> import tinyrnn as tr
     >>> w = tr.Parameter([3.0, 4.0])
@@ -435,13 +457,17 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm: max_norm is {max_norm}; expected a positive number")
+    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+        given = type(parameters).__name__
+        raise DTypeError(f"clip_grad_norm: given a {given}; expected parameters: model.parameters(), or [w]")
     clipped = [(w, w.grad) for w in parameters if w.grad is not None]
     if not clipped:
         raise ValueError("clip_grad_norm: no parameter has a gradient; call loss.backward() first")
-    norm = sqrt(_total([(g * g).sum() for _, g in clipped]))
-    scale = minimum(max_norm / (norm + 1e-6), 1.0)  # the 1e-6 is PyTorch's
-    for w, g in clipped:
-        w.grad = (g * scale).astype(w.dtype)
+    with backends.get("numpy").errstate(over="ignore", invalid="ignore"):  # the norm that is returned tells
+        norm = sqrt(_total([(g * g).sum() for _, g in clipped]))
+        scale = minimum(max_norm / (norm + 1e-6), 1.0)  # the 1e-6 is PyTorch's
+        for w, g in clipped:
+            w.grad = (g * scale).astype(w.dtype)
     return norm
 
 

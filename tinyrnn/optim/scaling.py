@@ -36,8 +36,8 @@ class LossScaler:
 
     Nothing waits for the device: whether a step counts is a tensor, by which the new values or the old ones are chosen,
     of the parameters and of what the optimiser remembers, bit for bit. So Python cannot know how many did, and
-    `optimizer.steps`, which schedules and Adam's correction for starting at zero go by, counts a step that was passed
-    over too; if the very first one was, Adam's next is 0.74 times as long as it would be.
+    `optimizer.steps` and `updates`, which schedules and Adam's correction for starting at zero go by, count a step that
+    was passed over too; if the very first one was, Adam's next is 0.74 times as long as it would be.
 
     A captured function reads the scale at each call if it is named: `tr.capture(function, model, scaler.loss_scale)`.
 

@@ -47,6 +47,8 @@ NORM = math.sqrt(sum((g * g).sum() for g in GRADIENTS))
 def _flat(what: str, given: Any, gradients: list[Array]) -> tuple[Array, Any]:
     """Return the clipped gradients as one vector, and the norm."""
     clipped, norm = parts_of(what, given, "the list of clipped gradients", "the norm")
+    if isinstance(norm, list | tuple) and not isinstance(clipped, list | tuple):
+        raise Mistake(f"{what}: the results are exchanged: return the list of clipped gradients, then the norm")
     if not isinstance(clipped, list | tuple) or [np.shape(g) for g in clipped] != [g.shape for g in gradients]:
         raise Mistake(f"{what}: the first result should be a list of arrays, with the shapes that were given")
     return np.concatenate([np.ravel(g) for g in clipped]), norm
@@ -63,6 +65,14 @@ def check_norm(answer: Any) -> None:
         "there is one norm for each array; all of them together have one": [np.linalg.norm(g) for g in GRADIENTS],
         "that is the norm after clipping; it is wanted from before, to see how far they were off": 1.0,
         "that is the norm of the last array alone": np.linalg.norm(GRADIENTS[-1]),
+        "those are absolute values, added up; add up the squares, then take the root": sum(
+            np.abs(g).sum() for g in GRADIENTS
+        ),
+        "the elements are not squared before they are added up": math.sqrt(sum(np.abs(g).sum() for g in GRADIENTS)),
+        "that is the largest element; the norm is the root of the sum of all squares": max(
+            np.abs(g).max() for g in GRADIENTS
+        ),
+        "the squares were averaged; they are added up": math.sqrt(sum((g * g).mean() for g in GRADIENTS)),
     }
     agree("the norm", norm, NORM, mistakes)
 
@@ -78,6 +88,8 @@ def check_long(answer: Any) -> None:
         "each element was cut at ±max_norm, which changes the direction: multiply all by one number": flat.clip(-2, 2),
         "they were scaled to norm 1, and not to max_norm": flat / NORM,
         "they were divided by max_norm": flat / 2,
+        "the scale is upside down: it is max_norm / norm": flat * NORM / 2,
+        "something was subtracted, which changes the direction: multiply all by max_norm / norm": flat - (NORM - 2),
     }
     agree("the clipped gradients, one after the other", clipped, flat * 2 / NORM, mistakes)
 

@@ -64,6 +64,11 @@ def _memory_mistakes(operands: list[tr.Tensor]) -> dict[str, Any]:
     x, h, c, W_x, W_h, b = (operand.numpy() for operand in operands)
     block = dict(zip("ifgo", np.split(x @ W_x + b + h @ W_h, 4, axis=-1), strict=True))
     i, f, g, o = block.values()
+
+    def made_of(z: Array) -> Array:
+        i, f, g, _ = np.split(z, 4, axis=-1)
+        return _σ(f) * c + _σ(i) * np.tanh(g)
+
     in_another_order = {}
     for p, q, r in itertools.permutations("ifgo", 3):
         words = (
@@ -78,6 +83,16 @@ def _memory_mistakes(operands: list[tr.Tensor]) -> dict[str, Any]:
         "all of the old memory stays: c has to be multiplied by σ(f)": c + _σ(i) * np.tanh(g),
         "h stands where the memory belongs: σ(f) ⊙ c": _σ(f) * h + _σ(i) * np.tanh(g),
         "the two gates are not σ of anything": f * c + i * np.tanh(g),
+        "σ and tanh are missing: σ(f) ⊙ c + σ(i) ⊙ tanh(g)": f * c + i * g,
+        "g goes through σ and then through tanh; it goes through tanh alone": _σ(f) * c + _σ(i) * np.tanh(_σ(g)),
+        "1 − σ(f) stands where σ(i) belongs; the input gate has a block of its own": _σ(f) * c
+        + (1 - _σ(f)) * np.tanh(g),
+        "the two parts are multiplied; they are added": _σ(f) * c * _σ(i) * np.tanh(g),
+        "σ(i) is added to tanh(g); it multiplies it": _σ(f) * c + _σ(i) + np.tanh(g),
+        "b is missing in the blocks: x W_x + b + h W_h": made_of(x @ W_x + h @ W_h),
+        "h W_h is missing in the blocks: x W_x + b + h W_h": made_of(x @ W_x + b),
+        "x W_x is missing in the blocks: x W_x + b + h W_h": made_of(b + h @ W_h),
+        "c stands where h belongs in the blocks: x W_x + b + h W_h": made_of(x @ W_x + b + c @ W_h),
         "that is h'; the results are exchanged: return h', c'": _σ(o) * np.tanh(_σ(f) * c + _σ(i) * np.tanh(g)),
         **in_another_order,
     }
@@ -106,6 +121,8 @@ def check_output(answer: Any) -> None:
         "tanh is missing: σ(o) ⊙ tanh(c')": tr.sigmoid(o) * true.c,
         "it is made of the old memory: σ(o) ⊙ tanh(c'), with the new one": tr.sigmoid(o) * tr.tanh(c),
         "the output gate is missing: σ(o) ⊙ tanh(c')": tr.tanh(true.c),
+        "c' goes through σ; it goes through tanh": tr.sigmoid(o) * tr.sigmoid(true.c),
+        "the tanh is of the product; it is of c' alone": tr.tanh(tr.sigmoid(o) * true.c),
         "o goes through tanh; a gate is between 0 and 1, by σ": tr.tanh(o) * tr.tanh(true.c),
         "o goes through nothing; a gate is between 0 and 1, by σ": o * tr.tanh(true.c),
     }

@@ -37,7 +37,8 @@ def loss(out: tr.Tensor, lengths: Array, linear: nn.Linear, classes: Array) -> t
 
 HINTS = (
     "Steps count from 0: a sequence that is 3 long has the steps 0, 1 and 2.",
-    "out[t, b] is one vector (H,). Two arrays as indices, out[ts, bs], take one vector for each pair.",
+    "Tensors take the indices that arrays do: out[t, b] is one vector (H,), and two arrays, out[ts, bs], take one for "
+    "each pair.",
     "The b of the pairs are 0, 1, … B − 1: np.arange(len(lengths)).",
     "tr.cross_entropy(logits, classes) is the mean over the batch already.",
 )
@@ -47,6 +48,14 @@ LENGTHS = np.array([2, 5, 1, 4])
 
 def _out() -> tr.Tensor:
     return tr.randn(5, 4, 3, dtype="float64", requires_grad=True)
+
+
+def _check_axes(answer: Any) -> None:
+    """Tell of indices in the wrong order, by as many sequences as steps, where they are all in range."""
+    out, lengths, b = tr.randn(6, 6, 3, dtype="float64"), np.array([2, 5, 1, 4, 3, 2]), np.arange(6)
+    given = np.asarray(array_of("last_valid", answer.last_valid(out, lengths)))
+    if np.array_equal(given, out.numpy()[b, lengths - 1]):
+        raise Mistake("the indices are exchanged: time comes first, out[t, b]")
 
 
 def check_last_valid(answer: Any) -> None:
@@ -63,10 +72,13 @@ def check_last_valid(answer: Any) -> None:
         "that is the mean over the steps; the last one is wanted": (every * mask).sum(0) / LENGTHS[:, None],
         "that is whole steps, one for each length: give the sequence too, as a second index": every[LENGTHS - 1],
         "that is the largest over the steps; the last one is wanted": every.max(0),
+        "that is the sum over all steps; the last one is wanted": every.sum(0),
+        "those are all of sequence 0; each sequence has its own": every[LENGTHS - 1, 0],
     }
     try:
         given = answer.last_valid(out, LENGTHS)
     except tr.errors.IndexRangeError as error:
+        _check_axes(answer)
         raise Mistake("one step too far: a sequence of length n ends at step n − 1") from error
     agree("last_valid(out, lengths)", given, every[LENGTHS - 1, b], mistakes)
 
@@ -91,6 +103,11 @@ def check_loss(answer: Any) -> None:
         "there is one loss for each sequence; one number is wanted, their mean": tr.cross_entropy(
             logits, classes, reduction="none"
         ),
+        "it was divided by B once more: tr.cross_entropy is the mean already": wanted / 4,
+        "the sign is wrong: the surprise is −log p, which is positive": -wanted,
+        "that is 1 − p; the loss is −log p": 1
+        - np.exp(-tr.cross_entropy(logits, classes, reduction="none").numpy()).mean(),
+        "that is how many answers were wrong; the loss is −log p": (logits.numpy().argmax(-1) != classes).mean(),
         "softmax was taken twice: cross_entropy takes the logits as they are": tr.cross_entropy(
             tr.softmax(logits), classes
         ),
@@ -107,7 +124,7 @@ def check_gradient(answer: Any) -> None:
     out = _out()
     loss = answer.loss(out, LENGTHS, nn.Linear(3, 6, dtype="float64"), np.array([0, 5, 2, 2]))
     if not isinstance(loss, tr.Tensor) or not loss.requires_grad:
-        raise Mistake("the loss has no history: index the tensor itself, not out.numpy()")
+        raise Mistake("the loss has no history: index the tensor itself, not out.numpy(), and return no .item()")
     reached = np.abs(tr.grad(loss, out).numpy()).sum(-1) > 0
     for b, n in enumerate(LENGTHS):
         steps = np.flatnonzero(reached[:, b]).tolist()

@@ -74,6 +74,9 @@ def check_mask(answer: Any) -> None:
     agree("mask(lengths, T)", given, t < LENGTHS, mistakes)
     if given.dtype != bool:
         raise Mistake(f"mask(lengths, T) holds {given.dtype}; expected bool, as a comparison gives")
+    longer, shorter = np.arange(T + 2)[:, None] < LENGTHS, t < LENGTHS
+    words = "it is as long as the longest sequence, and not T"
+    agree("mask(lengths, T)", answer.mask(LENGTHS, T + 2), longer, {words: shorter})
 
 
 def _example() -> tuple[nn.RNNCell, Array]:
@@ -121,12 +124,22 @@ def check_single(answer: Any) -> None:
         for t in range(n):
             state = cell(tr.tensor(x[t, b : b + 1]), state)
             alone[t] = state.h.numpy()[0]
-        mistakes = {"it is 0: where a sequence has ended, the state stays as it was": np.zeros(3)} if n else {}
+        mistakes = {}
+        if n:
+            from_zero = cell(tr.tensor(x[n - 1, b : b + 1]), cell.initial_state(1))
+            mistakes = {
+                "it is 0: where a sequence has ended, the state stays as it was": np.zeros(3),
+                "each step begins from zeros: give the cell the state of the step before": from_zero.h.numpy()[0],
+            }
         agree(f"the last state of sequence {b} (length {n})", h[b], state.h.numpy()[0], mistakes)
         repeated = alone.copy()
         repeated[n:] = state.h.numpy()[0]
-        stays = "the last state goes on behind the end; the output is 0 there"
-        agree(f"out of sequence {b} (length {n})", out[:, b], alone, {stays: repeated})
+        mistakes = {
+            "the last state goes on past the end; the output is 0 there": repeated,
+            "it is one step late: out[t] is the state after step t": np.concatenate([np.zeros((1, 3)), alone[:-1]])
+            * (np.arange(T) < n)[:, None],
+        }
+        agree(f"out of sequence {b} (length {n})", out[:, b], alone, mistakes)
 
 
 def check_mean(answer: Any) -> None:
@@ -138,6 +151,12 @@ def check_mean(answer: Any) -> None:
         "that is the mean of all losses, padding included": losses.mean(),
         "that is their sum; divide by how many there are": losses[going].sum(),
         "it divides by B": losses[going].sum() / 4,
+        "it divides by T": losses[going].sum() / T,
+        "that is the mean of the losses of the padding: the other way round": losses[~going].mean(),
+        "sequence 2 has no losses, and 0 / 0 is NaN; divide once, by the sum of the whole mask": np.nan,
+        "that is the mean of the means of the sequences; each loss counts the same, so divide once": (
+            (losses * going).sum(0) / np.maximum(LENGTHS, 1)
+        ).mean(),
     }
     agree("masked_mean", answer.masked_mean(tr.tensor(losses), going), losses[going].mean(), mistakes)
     nan = np.where(going, losses, np.nan)

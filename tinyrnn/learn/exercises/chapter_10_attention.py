@@ -82,7 +82,13 @@ def check_weights(answer: Any) -> None:
         "it looks where the mask is False: the other way round": elsewhere,
         "the scores are not divided by √K": _softmax(masked * 2),
         "the scores are divided by K, and not by √K": _softmax(masked / 2),
+        "the scores are divided by √B: K is the last axis of the query": _softmax(masked * 2 / math.sqrt(3)),
+        "the scores are divided by √Tk: K is the last axis of the query": _softmax(masked * 2 / math.sqrt(5)),
         "the softmax is over the batch: the keys are axis 0": _softmax(masked, 1),
+        "they do not sum to 1: e^score is not divided by the sum over the keys": np.exp(masked),
+        "that is the context; the results are exchanged": nn.Attention(4, score="dot")(query, keys, values, mask=mask)[
+            0
+        ].numpy(),
         "those are the scores; the softmax is missing": masked,
     }
     agree("weights", weights, wanted.numpy(), mistakes)
@@ -126,6 +132,13 @@ def check_beam(answer: Any) -> None:
     mistakes = {
         "what each hypothesis has come to is left out: add totals to log_p": [(1, 2), (0, 0), (2, 0), (2, 1)],
         "those are the least likely: the largest log P come first": [(0, 2), (1, 0), (1, 1), (0, 1)],
+        "that is `width` for each hypothesis; of all extensions together, `width` go on": [
+            (n, int(k)) for n in range(3) for k in np.argsort(-log_p[n], kind="stable")
+        ],
+        "only the best hypothesis was extended; extend all": [(1, 2), (1, 0), (1, 1)],
+        "the position was divided by the width; divide it by V, the number of symbols": [
+            divmod(k, 4) for k in (5, 6, 7, 0)
+        ],
         "that is the best symbol of each hypothesis; two extensions of one may both be better than another's best": [
             (1, 2),
             (2, 0),
@@ -144,8 +157,10 @@ def _order(extended: Array) -> list[tuple[int, ...]]:
 
 
 def check_widths(answer: Any) -> None:
-    """Width 1 is greedy, and a wide beam keeps them all."""
+    """Width 1 is greedy, a wide beam keeps them all, and there may be fewer hypotheses than symbols."""
     totals, log_p = _beams()
     agree("beam_step(totals, log_p, 1)", answer.beam_step(totals, log_p, 1), [(1, 2)])
     if len(answer.beam_step(totals, log_p, 100)) != 9:
         raise Mistake("there are 9 extensions of 3 hypotheses by 3 symbols; a width of 100 should keep all of them")
+    mistakes = {"the position was divided by n; divide it by V, the number of symbols": [(2, 1), (0, 0)]}
+    agree("beam_step with n=2, V=3", answer.beam_step(totals[:2], log_p[:2], 2), [(1, 2), (0, 0)], mistakes)

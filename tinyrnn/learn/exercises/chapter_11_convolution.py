@@ -51,12 +51,17 @@ def _example(dilation: int) -> tuple[nn.Conv1d, tr.Tensor]:
 
 
 def _by_hand(layer: nn.Conv1d, x: tr.Tensor, before: int, W: Any = None, bias: bool = True) -> Any:
-    """Return the convolution with `before` of its zeros before x and the rest behind."""
+    """Return the convolution with `before` of its zeros before x and the rest after it."""
     rest = (layer.width - 1) * layer.dilation - before
     padded, W = np.pad(x.numpy(), ((before, rest), (0, 0), (0, 0))), layer.W.numpy() if W is None else W
     starts = range(0, layer.width * layer.dilation, layer.dilation)
     y = sum(padded[start : start + len(x)] @ W[k] for k, start in enumerate(starts))
     return y + layer.b.numpy() if bias and layer.b is not None else y
+
+
+def _late(layer: nn.Conv1d, x: tr.Tensor) -> Any:
+    """Return the convolution of x moved on by one step."""
+    return _by_hand(layer, tr.pad(x[:-1], ((1, 0), (0, 0), (0, 0))), (layer.width - 1) * layer.dilation)
 
 
 def check_ahead(answer: Any) -> None:
@@ -71,7 +76,8 @@ def check_ahead(answer: Any) -> None:
         reached = np.flatnonzero(np.abs(tr.grad(y[t].sum(), x).numpy()).sum((1, 2))).tolist()
         if reached and max(reached) > t:
             raise Mistake(
-                f"it looks ahead: y[{t}] depends on x[{max(reached)}]. All zeros stand before x, none behind it"
+                f"it looks ahead: y[{t}] depends on x[{max(reached)}]. All zeros stand before x, none after it; and an "
+                "index below 0 would count from the end"
             )
 
 
@@ -85,6 +91,13 @@ def check_values(answer: Any) -> None:
         "the weights are the wrong way round: W[width − 1] meets x[t], and W[0] the earliest step": _by_hand(
             layer, x, 2, W[::-1]
         ),
+        "it is one step late: there is one zero too many before x": _late(layer, x),
+        "only k = 0 is in it; is the `return` inside the loop?": _by_hand(layer, x, 2, W * [[[1]], [[0]], [[0]]]),
+        "the last term, with W[width − 1], is missing": _by_hand(layer, x, 2, W * [[[1]], [[1]], [[0]]]),
+        "the first term, with W[0], is missing": _by_hand(layer, x, 2, W * [[[0]], [[1]], [[1]]]),
+        "only the last k is in it; add up over k, and begin with b": _by_hand(
+            layer, x, 2, W * [[[0]], [[0]], [[1]]], bias=False
+        ),
     }
     agree("y", answer.convolution(x, layer.W, layer.b), _by_hand(layer, x, 2), mistakes)
 
@@ -97,7 +110,11 @@ def check_dilation(answer: Any) -> None:
     mistakes = {
         "the dilation is not used": not_dilated,
         "there are too few zeros before x: (width − 1) · dilation": _by_hand(layer, x, 4)[2:],
-        "it looks ahead: all zeros stand before x, none behind it": _by_hand(layer, x, 2),
+        "it looks ahead: all zeros stand before x, none after it": _by_hand(layer, x, 2),
+        "the zeros know of the dilation, the steps do not: the slice of k begins at k · dilation": _by_hand(
+            close, tr.pad(x, ((2, 0), (0, 0), (0, 0))), 2, layer.W.numpy()
+        )[: len(x)],
+        "it is one step late: there is one zero too many before x": _late(layer, x),
     }
     agree("y with dilation=2", answer.convolution(x, layer.W, layer.b, 2), layer(x).numpy(), mistakes)
 

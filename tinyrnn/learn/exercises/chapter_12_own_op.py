@@ -102,6 +102,7 @@ def check_x(answer: Any) -> None:
         "x stands twice in x σ(βx); that is the share of the first alone": gy * s,
         "x stands twice in x σ(βx); that is the share of the second alone": gy * beta * x * s * (1 - s),
         "the inner derivative is missing: of βx by x it is β": gy * (s + x * s * (1 - s)),
+        "that is gy · σ(1 − σ): x σ(βx) is a product, and that is the derivative of σ alone": gy * s * (1 - s),
         "that is ∂L/∂β: the two rules are exchanged": gy * x * x * s * (1 - s),
     }
     agree("∂L/∂x", given, gy * wanted, mistakes)
@@ -109,7 +110,7 @@ def check_x(answer: Any) -> None:
 
 def check_beta(answer: Any) -> None:
     """The gradient of β."""
-    given, x, _, s, gy = _gradient(answer, 1)
+    given, x, beta, s, gy = _gradient(answer, 1)
     wanted = x * x * s * (1 - s)
     mistakes = {
         "gy is missing: ∂L/∂β = ∂L/∂y · ∂y/∂β": wanted,
@@ -117,6 +118,7 @@ def check_beta(answer: Any) -> None:
         * x
         * s
         * (1 - s),
+        "the inner derivative of βx by β is x, not β": gy * x * beta * s * (1 - s),
         "that is gy · σ(1 − σ): x stands in front of σ, and the inner derivative of βx by β is x too": gy * s * (1 - s),
     }
     agree("∂L/∂β", given, gy * wanted, mistakes)

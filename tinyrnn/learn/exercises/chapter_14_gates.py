@@ -72,7 +72,16 @@ def check_reorder(answer: Any) -> None:
                 [blocks[target.index(gate)] for gate in source], axis
             ),
             "single rows or columns were exchanged; a block is 2 of them here, one for each element of the gate": rows,
+            "that is one row or column of each block; a block is 2 of them here": np.take(weights, places, axis),
+            "np.stack makes a new axis; np.concatenate joins the blocks along the one that there is": np.stack(
+                [blocks[place] for place in places], axis
+            ),
         }
+        if axis == 1:
+            along_0 = np.split(weights, n)
+            mistakes["it went along axis 0; cut and join along the axis that is given"] = np.concatenate(
+                [along_0[place] for place in places]
+            )
         given = answer.reorder(weights.copy(), source, target, axis)
         agree(f"reorder of {' '.join(source)} to {' '.join(target)} along axis {axis}", given, wanted, mistakes)
 
@@ -87,8 +96,18 @@ def _keras(answer: Any) -> tuple[Any, Any, Any]:
     return parts_of("to_keras", given, "kernel", "recurrent_kernel", "bias")
 
 
-def _kernel_mistakes(w: Array) -> dict[str, Any]:
+def _other_orders(w: Array) -> dict[str, Any]:
+    """Return the weights (…, 3H) in each wrong order of gates."""
+    r, z, n = np.split(w, 3, -1)
+    orders = {"z n r": (z, n, r), "n r z": (n, r, z), "n z r": (n, z, r), "r n z": (r, n, z)}
     return {
+        f"the gates are in the order {order}; Keras has z r n": np.concatenate(blocks, -1)
+        for order, blocks in orders.items()
+    }
+
+
+def _kernel_mistakes(w: Array) -> dict[str, Any]:
+    return _other_orders(w.T) | {
         "the gates are still in PyTorch's order, r z n": w.T,
         "the gates are in Keras' order, but it is not transposed": gates.reorder(w, "GRU", "pytorch", "keras", 0),
         "it is PyTorch's as it was": w,
@@ -101,8 +120,10 @@ def _kernel_mistakes(w: Array) -> dict[str, Any]:
 def check_kernels(answer: Any) -> None:
     """The kernels are transposed, and their gates are in the order z, r, n."""
     kernel, recurrent, _ = _keras(answer)
-    for name, given, w in (("kernel", kernel, _pytorch()[0]), ("recurrent_kernel", recurrent, _pytorch()[1])):
-        agree(name, given, gates.reorder(w.T, "GRU", "pytorch", "keras"), _kernel_mistakes(w))
+    W, R = (gates.reorder(w.T, "GRU", "pytorch", "keras") for w in _pytorch()[:2])
+    exchanged = "the kernel and the recurrent kernel are exchanged"
+    agree("kernel", kernel, W, _kernel_mistakes(_pytorch()[0]) | {exchanged: R})
+    agree("recurrent_kernel", recurrent, R, _kernel_mistakes(_pytorch()[1]))
 
 
 def check_bias(answer: Any) -> None:
@@ -110,13 +131,18 @@ def check_bias(answer: Any) -> None:
     _, _, bias = _keras(answer)
     both = np.stack(_pytorch()[2:])
     wanted = gates.reorder(both, "GRU", "pytorch", "keras")
-    mistakes = {
+    mistakes = _other_orders(both) | {
         "its gates are still in PyTorch's order, r z n": both,
         "the two biases were added up. r multiplies the state's part of n and not the input's: keep both": wanted.sum(
             0
         ),
+        "that is the sum of both, and zeros: r multiplies the state's part of n and not the input's, so keep both": (
+            np.stack([wanted.sum(0), np.zeros(9)])
+        ),
         "its rows are exchanged: the input's is first": wanted[::-1],
         "it is one long row; stack the two": np.concatenate(list(wanted)),
+        "it is one long row, and its gates are still in PyTorch's order; reorder each, and stack the two": both.ravel(),
+        "it is (9, 2): stack the two as rows": wanted.T,
     }
     agree("bias", bias, wanted, mistakes)
 
