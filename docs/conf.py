@@ -7,7 +7,10 @@ beside the pages; pictures are part of the page; the source has pages of its own
 from __future__ import annotations
 
 import ast
+import dataclasses
+import enum
 import functools
+import html
 import inspect
 import os
 import re
@@ -51,7 +54,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 smartquotes = False  # most quotes here are those of code
-pygments_style, pygments_dark_style = "friendly", "github-dark"
+pygments_style, pygments_dark_style = "a11y-light", "github-dark"  # letters are readable on both, by WCAG
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -66,9 +69,9 @@ copybutton_prompt_text = ">>> "
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
-autodoc_type_aliases = {"npt.ArrayLike": "ArrayLike"}
+autodoc_type_aliases = {"npt.ArrayLike": "ArrayLike", "Floats": "ndarray", "Ints": "ndarray"}
 add_module_names = False
-maximum_signature_line_length = 88
+maximum_signature_line_length = 104  # counted with the modules of types, which are not shown
 toc_object_entries_show_parents = "hide"
 
 # ---------------------------------------------------------------- what cells run with
@@ -120,7 +123,8 @@ def _write_font(folder: Path) -> None:
 
 _NAMES = "Args|Attributes|Class attributes|Fields|Parameters|Raises|Returns|Shapes|Source|Source and errors"
 _SECTION = re.compile(rf"({_NAMES}):(?: (.*))?$")
-_ENTRY = re.compile(r"(\*{0,2}\w+(?: [A-Z])?(?:, \w+(?: [A-Z])?)*): (.*)$")
+_NAME = r"\*{0,2}\w+(?:\.\w+)*(?: [A-Z])?"  # x, **options, norm_x.weight, size H
+_ENTRY = re.compile(rf"({_NAME}(?:, {_NAME})*): (.*)$")
 
 
 def _prose(text: str) -> str:
@@ -208,6 +212,44 @@ def _docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines:
     lines[:] = made
 
 
+def _members(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """List the members of an enum."""
+    if inspect.isclass(obj) and issubclass(obj, enum.Enum):
+        lines += [":Members:", "", "    " + ", ".join(f"``{member}``" for member in obj.__members__), ""]
+
+
+def _plain_types(text: str | None) -> str | None:
+    """Return a signature with arrays as ndarray, whatever is in them: the docstring says that."""
+    if text is None:
+        return None
+    text = re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+    inside = r"tuple\[~typing\.Any, \.\.\.\], ~?numpy\.dtype\[[^\]]*\]|~typing\.Any, ~typing\.Any"
+    text = re.sub(rf"~?numpy\.ndarray\[(?:{inside})\]|npt\.NDArray\[[^\]]*\]", "ndarray", text)
+    return text.replace("npt.ArrayLike", "ArrayLike")
+
+
+def _signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None]:
+    """Show what a field of a dataclass is at first, and no arguments where none are given by hand."""
+    signature, returned = _plain_types(signature), _plain_types(returned)
+    if not inspect.isclass(obj) or signature is None:
+        return signature, returned
+    if issubclass(obj, enum.Enum) or getattr(obj, "_is_protocol", False):
+        return "", returned
+    for field in dataclasses.fields(obj) if dataclasses.is_dataclass(obj) else ():
+        if field.default_factory is not dataclasses.MISSING:
+            signature = signature.replace("<factory>", repr(field.default_factory()), 1)
+    return signature, returned
+
+
+def _without_object(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave out of what a class is derived where that is nothing."""
+    for line in list(doctree.findall(nodes.paragraph)):
+        if line.astext() == "Bases: object":
+            line.parent.remove(line)
+
+
 # ---------------------------------------------------------------- pages of the source
 
 
@@ -291,18 +333,25 @@ def _pictures_css() -> str:
     )
 
 
+def _words_of(plot: Path) -> str:
+    """Return what is written in a plot by Matplotlib, its numbers left out: what a screen reader says."""
+    written = dict.fromkeys(re.findall(r"<!-- (.+?) -->", plot.read_text("utf-8")))
+    return "plot: " + "; ".join(html.unescape(text) for text in written if not re.fullmatch(r"[−\d.]+|\$.*\$", text))
+
+
 def _inline_pictures(app: Sphinx, doctree: nodes.document) -> None:
     """Put pictures of graphs into the page itself, where its theme reaches them, each in a box that scrolls."""
     for image in list(doctree.findall(nodes.image)):
         path = Path(app.srcdir, image["uri"])
         if path.suffix != ".svg" or not path.exists() or 'class="graph"' not in (svg := path.read_text("utf-8")):
             image["classes"] = [*image.get("classes", []), "plot"]
+            image["alt"] = _words_of(path) if path.suffix == ".svg" and path.exists() else image.get("alt", "")
             image.replace_self(nodes.container("", image.deepcopy(), classes=["picture"]))
             continue
         svg = re.sub(r"<style>.*?</style>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
         points = int(re.search(r'width="(\d+)pt"', svg)[1])
         size = f'style="width: {1.6 * points:.0f}px; min-width: {1.05 * points:.0f}px"'  # letters of 9 to 14 pixels
-        svg = re.sub(r'<svg width="\d+pt" height="\d+pt"', f'<svg role="img" aria-label="a graph" {size}', svg, count=1)
+        svg = re.sub(r'width="\d+pt" height="\d+pt"', size, svg, count=1)
         svg = re.sub(r' id="[^"]*"', "", svg)
         image.replace_self(nodes.raw("", f'<div class="picture" tabindex="0">{svg}</div>', format="html"))
 
@@ -339,6 +388,9 @@ def setup(app: Sphinx) -> None:
     )
     app.add_role("source", SourceRole())
     app.connect("autodoc-process-docstring", _docstring)
+    app.connect("autodoc-process-docstring", _members)
+    app.connect("autodoc-process-signature", _signature)
+    app.connect("doctree-read", _without_object)
     app.connect("html-collect-pages", _source_pages)
     app.connect("doctree-read", _inline_pictures)
     app.connect("doctree-read", _link_notebook)

@@ -92,11 +92,65 @@ def test_every_public_name_is_in_the_reference():
     assert set(tr.__all__) - listed - elsewhere - types == {"errors", "nn", "optim"}  # which have a page or a section
 
 
-def test_no_word_of_a_docstring_is_lost(monkeypatch):
+@pytest.fixture(scope="module")
+def conf():
     pytest.importorskip("furo", reason="needs the extra docs, which CI installs")
-    monkeypatch.setattr("os.environ", dict(os.environ))
-    monkeypatch.setattr("sys.path", [*sys.path])
-    conf = module_of("conf")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.environ", dict(os.environ))
+        patch.setattr("sys.path", [*sys.path])
+        made = module_of("conf")
+        yield made
+        made._kernel.cleanup()
+
+
+def test_a_section_has_an_entry_for_each_name(conf):
+    told = [
+        "Parameters:",
+        "    W_x, W_h: (I, nH).",
+        "    norm_x.weight: (nH,), one,",
+        "        at first.",
+        "    *args: all.",
+    ]
+    made = conf._section(told)
+    assert [line.strip() for line in made if line] == [
+        ":Parameters:",
+        "* ``W_x, W_h``: (I, nH).",
+        "* ``norm_x.weight``: (nH,), one, at first.",
+        "* ``*args``: all.",
+    ]
+
+
+def test_signatures_are_readable(conf):
+    def shown(thing, signature, returned=None):
+        return conf._signature(None, "class", "", thing, None, signature, returned)
+
+    graph = shown(tr.viz.Graph, "(nodes: list = <factory>, notes: dict[str, ~typing.Any] = <factory>)")
+    assert graph == ("(nodes: list = [], notes: dict[str, ~typing.Any] = [])", None)
+    arrays = (
+        "~numpy.ndarray[tuple[~typing.Any, ...], ~numpy.dtype[~numpy.float64]]",
+        "list[TypeAliasForwardRef('ndarray')]",
+    )
+    assert shown(tr.grad, *arrays) == ("ndarray", "list[ndarray]")
+    assert shown(tr.DType, "(value)") == shown(tr.backends.Backend, "(*args, **kwargs)") == ("", None)
+
+
+def test_the_members_of_an_enum_are_listed(conf):
+    lines = ["An element type."]
+    conf._members(None, "class", "DType", tr.DType, None, lines)
+    assert ":Members:" in lines
+    assert all(f"``{dtype}``" in lines[-2] for dtype in ("float16", "int64", "bool"))
+
+
+def test_a_plot_is_told_in_words(conf, tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    ax = tr.viz.plot_loss([1, 2, 3], [3.0, 2.0, 1.0])
+    ax.figure.savefig(tmp_path / "loss.svg")
+    pyplot.close("all")
+    assert conf._words_of(tmp_path / "loss.svg") == "plot: step of training; loss, nats; Loss; training"
+
+
+def test_no_word_of_a_docstring_is_lost(conf):
     objects = {f"{module.__name__}.{name}": getattr(module, name) for module in (tr, tr.nn) for name in module.__all__}
     for name, thing in objects.items():
         given = inspect.getdoc(thing) or ""

@@ -20,11 +20,12 @@ import tinyrnn as tr
 from tinyrnn import errors, nn, viz
 from tinyrnn.nn.cells import Cell, GRUState, RNNState
 from tinyrnn.viz import picture
-from tinyrnn.viz.dot import digraph
+from tinyrnn.viz.dot import _Writer, digraph
 from tinyrnn.viz.draw import graph_of
 from tinyrnn.viz.graph import Graph, GraphNode
-from tinyrnn.viz.layout import unrolled
+from tinyrnn.viz.layout import Layout, unrolled
 from tinyrnn.viz.roll import roll
+from tinyrnn.viz.words import about, title_of
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -51,6 +52,17 @@ class Minimal(nn.Module):
             if cut and t % cut == cut - 1:
                 h = h.detach()
         return h
+
+
+class Twice(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self) -> None:
+        self.rnn, self.head = nn.GRU(3, 4), nn.Linear(8, 1)
+
+    def forward(self, a: tr.Tensor, b: tr.Tensor) -> tr.Tensor:
+        states = self.rnn(a)[1].h[0], self.rnn(b)[1].h[0]
+        return self.head(tr.concatenate(states, axis=-1))
 
 
 class Seq2Seq(nn.Module):
@@ -197,6 +209,34 @@ def test_a_state_that_nobody_gave_is_no_input(given: bool, kind: str, shape: tup
     assert (h.kind, h.outputs[0].shape) == (kind, shape)
 
 
+def test_random_numbers_are_no_input() -> None:
+    def random(x: tr.Tensor) -> tr.Tensor:
+        dropped = tr.dropout(x, 0.5)
+        return tr.scheduled_sampling(dropped[0], dropped[1], 0.5)
+
+    leaves = [(n.kind, n.name) for n in tr.draw(random, x_of(3)).graph.nodes if n.kind in ("input", "constant")]
+    assert leaves == [("constant", "random"), ("input", "x"), ("constant", "random")]
+    graph = tr.draw(nn.LSTM(3, 4, zoneout=0.1, recurrent_dropout=0.1), x_of(3)).graph
+    assert {n.name for n in graph.nodes if n.kind == "constant"} == {"h", "c", "random", "constant"}  # and ones
+
+
+def test_parameters_of_inner_modules_have_their_names() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            self.inner, self.lstm = nn.Linear(3, 3), nn.LSTM(3, 4, learn_initial_state=True)
+
+        def forward(self, x: tr.Tensor) -> tr.Tensor:
+            return self.lstm(x @ self.inner.W)[0]
+
+    graph = tr.draw(Outer(), x_of(3)).graph
+    assert [n.name for n in graph.nodes if n.kind == "parameter"] == ["W", "h_0", "c_0", "W_x", "b", "W_h"]
+
+
+def test_a_state_is_called_a_state() -> None:
+    graph = tr.draw(nn.TCN(3, 4), x_of(5)).graph
+    assert [n.name for n in graph.nodes if n.kind == "output"] == ["out", "state 0", "state 1"]
+
+
 def test_recording_names_places() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LSTM(4, 5))
     with tr.recording() as recorded:
@@ -233,6 +273,29 @@ def test_edges_know_the_gradient_that_flows_back() -> None:
     graph = tr.trace((x * 3 + x**2).sum(), gradients=True)
     flows = {edge.target.name: edge.gradient for edge in graph.edges if edge.source.name == "input"}
     assert flows == {"multiply": pytest.approx(np.hypot(3, 3)), "power": pytest.approx(np.hypot(2, 4))}
+
+
+def test_edges_of_single_steps_know_the_gradient_of_their_step() -> None:
+    tr.manual_seed(0)
+    below, above, x = nn.RNN(3, 4), nn.RNN(4, 4), x_of(6)
+
+    def last(x: tr.Tensor) -> tr.Tensor:
+        return above(below(x)[0])[1].h
+
+    hidden = below(x)[0].detach()
+    hidden.requires_grad = True
+    g = tr.grad(above(hidden)[1].h.sum(), hidden)
+    norms = np.linalg.norm(g.numpy(), axis=(1, 2))
+    graph = tr.draw(last, x, view="unrolled", detail="cell", gradients=True).graph
+    between = [e for e in graph.edges if e.source.kind == "step" and e.target.name == "linear"]
+    np.testing.assert_allclose([e.gradient for e in between], norms, rtol=1e-4)
+    (rolled,) = [
+        e
+        for e in tr.draw(last, x, detail="cell", gradients=True).graph.edges
+        if e.source.kind == "step" and e.target.name == "linear"
+    ]
+    np.testing.assert_allclose([part.gradient for part in rolled.parts], norms, rtol=1e-4)
+    assert rolled.gradient == pytest.approx(norms.max(), rel=1e-4)
 
 
 # ---------------------------------------------------------------- rolled
@@ -344,6 +407,20 @@ def test_rolled_steps_that_read_something_else_are_drawn_apart() -> None:
     assert len([n for n in tr.draw(other, x_of(9)).graph.nodes if n.name == "add"]) == 2
 
 
+def test_rolled_slices_that_grow_are_told_as_such() -> None:
+    def growing(x: tr.Tensor) -> tr.Tensor:
+        h = tr.zeros(2, 3)
+        for t in tr.steps(len(x)):
+            h = tr.tanh(h + x[: t + 1].sum(axis=0))
+        return h
+
+    drawn = tr.draw(growing, x_of(5))
+    (node,) = [node for node in drawn.graph.nodes if node.name == "getitem"]
+    assert (title_of(node), node.outputs[0].shape) == ("x[:…]", (-1, 2, 3))
+    assert "float32 […, 2, 3]" in about(node)
+    assert "bytes" not in about(node)
+
+
 def test_rolled_skip_connections_have_their_delay() -> None:
     def skip(x: tr.Tensor) -> tr.Tensor:
         h = [tr.zeros(2, 3), tr.zeros(2, 3)]
@@ -392,6 +469,70 @@ def test_unrolled_nodes_stand_apart_in_order_of_time(model: str, direction: str)
         for (other, u), s in when.items():
             if loop is other and t < u:
                 assert (r.x < s.x) if direction == "LR" else (r.y > s.y)
+
+
+def places(curve: list[tuple[float, float]]) -> np.ndarray:
+    """Return points along a curve: (n, 2)."""
+    t = np.linspace(0, 1, 200)[:, None]
+    weights = np.concatenate([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], axis=1)
+    return np.concatenate([weights @ np.array(curve[n : n + 4]) for n in range(0, len(curve) - 1, 3)])
+
+
+def unrolled_layout(drawn: viz.Picture, direction: str = "LR") -> Layout:
+    return unrolled(drawn.graph, _Writer(drawn.graph, shapes=True, values=False, gradients=False).size, direction)
+
+
+@pytest.mark.parametrize("direction", ["LR", "TB"])
+@pytest.mark.parametrize("detail", ["layer", "cell", "op"])
+@pytest.mark.parametrize("model", [*MODELS, "encoder, decoder", "shared"])
+def test_unrolled_edges_go_around_nodes(model: str, detail: str, direction: str) -> None:
+    """An edge behind a node looks as if it began there: x of both directions as if one read the other's result."""
+    made = ({"encoder, decoder": Seq2Seq, "shared": Twice} | MODELS)[model]()
+    inputs = {"encoder, decoder": (x_of(5), 4), "shared": (x_of(5), x_of(5))}.get(model, (x_of(5),))
+    layout = unrolled_layout(tr.draw(made, *inputs, view="unrolled", detail=detail), direction)
+    for edge, curve in layout.curves.items():
+        x, y = places(curve).T
+        for node, r in layout.nodes.items():
+            if node is not edge.source and node is not edge.target and edge.source.kind != "parameter":
+                inside = (r.left + 1 < x) & (x < r.right - 1) & (r.bottom + 1 < y) & (y < r.top - 1)
+                assert not inside.any(), f"{edge} leads through {node}"
+
+
+def test_unrolled_sequences_are_bars_beside_what_is_none() -> None:
+    drawn = tr.draw(Minimal(), x_of(5), view="unrolled", detail="op")
+    layout = unrolled_layout(drawn)
+    x, h = (layout.nodes[the(drawn.graph, name)] for name in ("x", "h"))
+    steps = [layout.nodes[node] for node in drawn.graph.nodes if node.kind == "operation"]
+    assert (x.left, x.right) < (min(r.left for r in steps), max(r.right for r in steps) + 50)
+    assert x.width > 300
+    assert h.right < min(r.left for r in steps)  # at the side where the loop begins
+
+
+def test_unrolled_gradients_come_from_above() -> None:
+    layer = nn.RNN(3, 4)
+
+    def gradient(x: tr.Tensor) -> tr.Tensor:
+        out, _ = layer(x)
+        return tr.grad((out**2).sum(), layer.cells[0].W_h, create_graph=True)
+
+    drawn = tr.draw(gradient, x_of(5), view="unrolled", detail="op")
+    layout = unrolled_layout(drawn)
+    ahead, back = (
+        next(r for node, r in layout.nodes.items() if node.name == "unstack" and node.back is is_back)
+        for is_back in (False, True)
+    )
+    (loop,) = [r for place, r in layout.boxes.items() if place.kind == "loop"]
+    assert ahead.top < loop.bottom < loop.top < back.bottom
+
+
+def test_unrolled_words_beside_edges_are_on_no_node() -> None:
+    drawn = tr.draw(Minimal(), x_of(6), 2, view="unrolled", detail="cell")
+    layout = unrolled_layout(drawn)
+    words = re.findall(r'label=cut .*? lp="([-\d.]+),([-\d.]+)"', drawn.digraph.source)
+    assert len(words) == 3
+    for x, y in words:
+        for r in layout.nodes.values():
+            assert not (r.left < float(x) < r.right and r.bottom < float(y) < r.top)
 
 
 def test_unrolled_draws_every_step() -> None:
@@ -445,7 +586,33 @@ def test_layers_are_single_nodes() -> None:
     assert "27 parameters" in the(graph, "embedding: Embedding").about
 
 
+def test_layers_without_parameters_are_single_nodes() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), tr.tanh, nn.Dropout(0.5), nn.Linear(4, 1))
+    graph = tr.draw(model, tr.ones(2, 3), detail="layer").graph
+    assert names(graph) == ["x", "0: Linear", "1: Function", "2: Dropout", "3: Linear", "out"]
+    assert [node.about for node in graph.nodes if node.kind == "module"][1:3] == ["tanh", "p=0.5"]
+
+
+def test_a_layer_that_is_called_again_says_so() -> None:
+    graph = tr.draw(Twice(), x_of(3), x_of(3), detail="layer").graph
+    first, second = (n.about.splitlines()[-1] for n in graph.nodes if n.name == "cells.0: GRUCell")
+    assert (first, second) == ("100 parameters", "the same 100 parameters")
+
+
 # ---------------------------------------------------------------- pictures
+
+
+def test_inputs_stand_before_the_boxes_that_they_go_into() -> None:
+    drawn = tr.draw(nn.LSTM(3, 4), x_of(3))
+    found = {x["name"]: x for x in json.loads(picture._run(["-Kdot", "-Tjson"], drawn.digraph.source))["objects"]}
+    left = float(found["cluster_1"]["bb"].split(",")[0])
+    x = found[f"n{names(drawn.graph).index('x')}"]
+    assert float(x["pos"].split(",")[0]) + 36 * float(x["width"]) < left
+
+
+def test_rings_around_a_node_say_what_they_are_outside_of_all() -> None:
+    source = tr.draw(nn.LSTM(3, 4), x_of(3), detail="layer").digraph.source
+    assert re.findall(r"n1 -> n1 \[(label=[^=]*class|class)", source) == ["class", 'label="h z⁻¹\nc z⁻¹" class']
 
 
 GOLDENS: dict[str, Callable[[], viz.Picture]] = {
@@ -519,6 +686,12 @@ def test_save_writes_what_the_name_says(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.dot", "a.png", "a.svg"]
 
 
+def test_pictures_say_in_words_what_they_show() -> None:
+    root = ET.fromstring(tr.draw(nn.LSTM(3, 4), x_of(3)).render("svg"))
+    told = "picture of 26 nodes and 30 edges from x to out, h, c"
+    assert (root.get("role"), root.get("aria-label")) == ("img", told)
+
+
 def test_pictures_show_themselves_in_a_notebook() -> None:
     drawn = tr.draw(nn.RNN(3, 4), x_of(3))
     assert drawn._repr_svg_().startswith("<?xml")
@@ -575,6 +748,7 @@ def test_without_graphviz_a_dot_file_is_written(
         ({"detail": "fine"}, ValueError, "detail is 'fine'; expected 'layer', 'cell', 'op'"),
         ({"direction": "BT"}, ValueError, "direction is 'BT'; expected 'LR' or 'TB'"),
         ({"names": {"x": 3}}, errors.DTypeError, "'x' is int; expected a tensor"),
+        ({"steps": 5}, errors.DTypeError, "steps is 5; expected time steps, such as [5]"),
     ],
 )
 def test_wrong_arguments(options: Any, error: type[Exception], said: str) -> None:
@@ -587,6 +761,12 @@ def test_what_cannot_be_drawn_is_told() -> None:
         tr.draw("x")
     with pytest.raises(errors.DTypeError, match=r"given 0 inputs for RNN\(x: .*missing a required argument: 'x'"):
         tr.draw(nn.RNN(3, 4))
+
+
+@pytest.mark.parametrize("what", [([],), (lambda x: 3, 1.0), (Graph(),)])
+def test_nothing_is_not_drawn(what: tuple[Any, ...]) -> None:
+    with pytest.raises(errors.GraphError, match="nothing to draw: no operation was recorded"):
+        tr.draw(*what)
 
 
 def test_a_tensor_takes_no_inputs() -> None:

@@ -85,6 +85,7 @@ FLOORS = [
         "viz.roll",
         "viz.detail",
         "viz.words",
+        "viz.route",
         "viz.layout",
         "viz.dot",
         "viz.html",

@@ -56,6 +56,13 @@ def test_gradient_flow_is_drawn_in_decades(flow):
     assert ax.patch.get_hatch()
 
 
+def test_gradient_flow_of_a_backward_direction_is_drawn_in_order_of_time():
+    flow = viz.gradient_flow(nn.RNN(2, 3, bidirectional=True), (tr.randn(7, 2, 2), None), squares)
+    values, _ = drawn(viz.plot_gradient_flow(flow, "cells.1"))
+    np.testing.assert_allclose(values, np.log10(flow["cells.1"].norms[:, ::-1]), rtol=1e-12)
+    np.testing.assert_array_equal(np.isnan(values), np.tri(7, k=-1, dtype=bool))
+
+
 def test_gradient_flow_of_a_layer_on_axes_of_ones_own(flow):
     _, ax = plt.subplots()
     assert viz.plot_gradient_flow(flow["cells.0"], limits=(-3, 1), ax=ax) is ax
@@ -75,6 +82,19 @@ def test_a_gradient_of_nothing_is_darkest_and_the_scale_ends_after_16_decades(fl
     values, (low, high) = drawn(viz.plot_gradient_flow(layer))
     assert low < high
     assert (values == low).all()
+
+
+def test_two_hidden_states_are_drawn_on_one_scale():
+    _, axes = plt.subplots(1, 2)
+    for ax, h in zip(axes, (np.eye(3), 5 * np.eye(3)), strict=True):
+        assert drawn(viz.plot_hidden(h, limits=(-2, 2), ax=ax))[1] == (-2, 2)
+    assert drawn(viz.plot_hidden(5 * np.eye(3)))[1] == (-5, 5)
+
+
+def test_what_is_not_finite_does_not_bend_the_scale():
+    x = np.array([[0.5, np.nan], [-3.0, np.inf]])
+    assert drawn(viz.plot_hidden(x))[1] == (-3, 3)
+    assert drawn(viz.plot_activations("abc", [np.nan, -2.0, 0.5]))[1] == (-2, 2)
 
 
 def test_activations_colour_each_character():

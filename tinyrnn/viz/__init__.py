@@ -11,7 +11,7 @@ from tinyrnn.viz.beam import draw_beam
 from tinyrnn.viz.draw import draw
 from tinyrnn.viz.explain import Explanation, explain
 from tinyrnn.viz.flow import GradientFlow, LayerFlow, gradient_flow
-from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place, recording, trace
+from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Output, Place, recording, trace
 from tinyrnn.viz.picture import Drawing, Picture
 from tinyrnn.viz.plots import (
     plot_activations,
@@ -31,6 +31,7 @@ __all__ = [
     "GraphEdge",
     "GraphNode",
     "LayerFlow",
+    "Output",
     "Picture",
     "Place",
     "draw",

@@ -48,7 +48,9 @@ def draw_beam(beam: Beam, symbols: Sequence[str], direction: str = "LR") -> Draw
         raise IndexRangeError(
             f"draw_beam: the tree has symbol {largest} and there are {len(symbols)} names; give {largest + 1}"
         )
-    drawing = graphviz.Digraph("beam", graph_attr={"rankdir": direction, "ordering": "out", "bgcolor": "transparent"})
+    drawing = graphviz.Digraph(
+        "a beam search", graph_attr={"rankdir": direction, "ordering": "out", "bgcolor": "transparent"}
+    )
     drawing.attr("graph", label=LEGEND, fontname=FONT, fontsize="9", fontcolor=GREY, nodesep="0.08", ranksep="0.35")
     drawing.attr("node", shape="box", style="rounded,filled", fillcolor="white", fontname=FONT, fontsize="11")
     drawing.attr("node", margin="0.08,0.03", height="0.3", width="0.3")

@@ -1,6 +1,6 @@
 """How much of a graph a picture shows: what is drawn as one node, and what is left out and said in words.
 
-layer   a node for each module that has parameters: in a picture of time one for each step of a cell
+layer   a node for each module that has parameters, or no modules inside; of a cell, unrolled, one for each step
 cell    a node for each step of a cell; around it the operations on whole sequences, and the parameters
 op      every operation
 """
@@ -50,7 +50,7 @@ def at_detail(graph: Graph, detail: str, rolled: bool) -> Graph:
 def _layer_end(place: tuple[Place, ...], rolled: bool) -> int | None:
     """Return how much of a place names a module to be drawn as one node, None if it is in none."""
     for n, p in enumerate(place):
-        if p.kind == "module" and (p.owns or p.gates) and (n > 0 or p.gates):
+        if p.kind == "module" and (p.owns or p.whole or p.gates) and (n > 0 or p.gates):
             if not p.gates or rolled:
                 return n + 1
             return next((m + 1 for m in range(n, len(place)) if place[m].kind == "step"), None)
@@ -126,7 +126,8 @@ def _box(place: Any) -> GraphNode:
     last: Place = place[-1]
     if last.kind == "module":
         name = f"{last.name}: {last.title}" if last.name else last.title
-        about = last.about.partition(";")[0] + (f"\n{last.parameters:,} parameters" if last.parameters else "")
+        about, same = last.about.partition(";")[0], "the same " if last.again else ""
+        about += f"\n{same}{last.parameters:,} parameters" if last.parameters else ""
         return GraphNode("module", name, place[:-1], about=about)
     cell = next((p for p in reversed(place) if p.kind == "module"), None)
     return GraphNode("step", cell.title if cell is not None and cell.gates else "step", place, count=len(last.steps))
@@ -164,7 +165,8 @@ def without_wiring(graph: Graph) -> Graph:
 
 
 def _joined(before: GraphEdge, after: GraphEdge) -> GraphEdge:
-    """Return one edge for two in a row."""
+    """Return one edge for two in a row: what flows along it is what flows to one step, not to all side by side."""
+    step = before if after.source.name == "stack" and before.gradient is not None else after
     return replace(
         before,
         target=after.target,
@@ -172,9 +174,9 @@ def _joined(before: GraphEdge, after: GraphEdge) -> GraphEdge:
         delay=before.delay + after.delay,
         cut=before.cut or after.cut,
         times=max(before.times, after.times),
-        gradient=after.gradient,
+        gradient=step.gradient,
         label=before.label or after.label,
-        parts=after.parts or [after],
+        parts=step.parts or [step],
     )
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place
-from tinyrnn.viz.layout import Layout, Rectangle, unrolled
+from tinyrnn.viz.layout import Layout, unrolled
 from tinyrnn.viz.roll import Part, tree
+from tinyrnn.viz.route import GAP, Curve, Rectangle
 from tinyrnn.viz.words import about, about_edge, box_title, edge_label, shape_of, steps_of, title_of, told
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def digraph(
     drawing.attr("node", fontname=FONT, fontsize="11", margin="0.08,0.04", height="0.3", width="0.3")
     drawing.attr("edge", fontname=FONT, fontsize="9", arrowsize="0.6", color=INK)
     writer = _Writer(graph, shapes, values, gradients)
-    rows = [[f"<i>{_escaped(note)}</i>"] for note in graph.notes] + (writer.legend() if legend else [])
+    rows = [[f"<i>{escaped(note)}</i>"] for note in graph.notes] + (writer.legend() if legend else [])
     if rows:
         drawing.attr("graph", label=f"<{_table(rows)}>", labeljust="l")
     layout = unrolled(graph, writer.size, direction) if in_time else None
@@ -114,6 +116,10 @@ class _Writer:
     def __init__(self, graph: Graph, shapes: bool, values: bool, gradients: bool) -> None:
         self.graph, self.shapes, self.values, self.gradients = graph, shapes, values, gradients
         self.names = ids(graph)
+        self.around: dict[GraphNode, list[GraphEdge]] = defaultdict(list)  # edges that come back, the outermost last
+        for edge in graph.edges:
+            if edge.source is edge.target:
+                self.around[edge.source].append(edge)
         norms = [edge.gradient for edge in graph.edges if edge.gradient and math.isfinite(edge.gradient)]
         self.least, self.greatest = (min(norms), max(norms)) if norms else (0.0, 0.0)
 
@@ -146,7 +152,7 @@ class _Writer:
     def node(self, node: GraphNode, at: Rectangle | None) -> dict[str, str]:
         """Return the attributes of a node."""
         look = LOOKS["back" if node.back and node.kind == "operation" else node.kind]
-        first, *rest = (_escaped(" ".join(line.split())) for line in self.lines(node))
+        first, *rest = (escaped(" ".join(line.split())) for line in self.lines(node))
         label = f"<{first}{''.join(map(SMALL.format, rest))}>"
         attributes = {
             "label": label,
@@ -209,8 +215,15 @@ class _Writer:
     def edge(self, edge: GraphEdge, layout: Layout | None) -> dict[str, str]:
         """Return the attributes of an edge."""
         label = edge_label(edge)
+        if (
+            edge.source is edge.target and layout is None
+        ):  # else the outer one would run through what the inner one says
+            rings = self.around[edge.source]
+            label = "\n".join(dict.fromkeys(map(edge_label, reversed(rings)))) if edge is rings[-1] else ""
         attributes = {"tooltip": _plain(about_edge(edge)), "id": self.names[edge]}
         kinds = []
+        if layout is None and edge.source.kind == "input" and not edge.source.place and edge.target.place:
+            attributes["minlen"] = "2"  # so that it stands before the boxes that it goes into, not above them
         if edge.source.kind == "parameter":
             kinds.append("shared")
             attributes |= {"color": ORANGE, "penwidth": "0.6", "arrowsize": "0.45"}
@@ -236,7 +249,7 @@ class _Writer:
         if kinds:
             attributes["class"] = " ".join(kinds)
         if layout is not None:
-            attributes |= _curved(layout.curves[edge], bool(label))
+            attributes |= _curved(layout.curves[edge], label)
         return attributes
 
     def _share(self, norm: float) -> float:
@@ -251,7 +264,7 @@ class _Writer:
         """Return a line for what there is of nodes, and one for what there is of edges."""
         kinds = {"back" if node.back else node.kind for node in self.graph.nodes}
         looks = [look for kind, look in LOOKS.items() if kind in kinds]
-        told_nodes = [f'<font color="{look.line}">■</font>{SPACE}{_escaped(look.meaning)}' for look in looks]
+        told_nodes = [f'<font color="{look.line}">■</font>{SPACE}{escaped(look.meaning)}' for look in looks]
         lines = []
         if any(edge.delay > 0 for edge in self.graph.edges):
             lines.append(f'<font color="{BLUE}">╌▸ z⁻¹</font>{SPACE}to the next step')
@@ -276,7 +289,7 @@ def _table(rows: list[list[str]]) -> str:
     return f'<table border="0" cellspacing="1">{"".join(map(LINE.format, lines))}</table>'
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text that an HTML-like label is to take as it is."""
     return html.escape(_UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text), quote=True)
 
@@ -291,14 +304,16 @@ def _plain(text: str) -> str:
 _UNWRITABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # in XML, or in UTF-8
 
 
-def _curved(points: list[tuple[float, float]], labelled: bool) -> dict[str, str]:
-    """Return the attributes that give an edge its course."""
-    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = points
+def _curved(points: Curve, label: str) -> dict[str, str]:
+    """Return the attributes that give an edge its course, and its label a place beside the arrow."""
+    *before, (x2, y2), (x3, y3) = points
     length = math.hypot(x3 - x2, y3 - y2) or 1.0
     tip = 5.0  # the arrow's, which the curve ends before
     end = x3 - (x3 - x2) / length * tip, y3 - (y3 - y2) / length * tip
-    course = " ".join(f"{x:.1f},{y:.1f}" for x, y in ((x0, y0), (x1, y1), (x2, y2), end))
+    course = " ".join(f"{x:.1f},{y:.1f}" for x, y in (*before, (x2, y2), end))
     attributes = {"pos": f"e,{x3:.1f},{y3:.1f} {course}"}
-    if labelled:
-        attributes["lp"] = f"{x3 + 7:.1f},{y3 - 9:.1f}"
+    if label:
+        across = abs(x3 - x2) > abs(y3 - y2)
+        x = x3 - math.copysign(GAP / 2, x3 - x2) if across else x3 + 4.5 + 2.5 * len(label)
+        attributes["lp"] = f"{x:.1f},{y3 + 8 if across else y3 - math.copysign(9, y3 - y2):.1f}"
     return attributes

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinyrnn.autograd import enable_grad
-from tinyrnn.errors import DTypeError
+from tinyrnn.errors import DTypeError, GraphError
 from tinyrnn.functions import default_generator
 from tinyrnn.nn.module import Module
 from tinyrnn.tensor import Tensor, tensor
@@ -51,8 +51,8 @@ def draw(
         inputs: what the model takes; arrays become tensors.
         view: "rolled" draws steps once that are alike, with the way from one to the next dashed, z⁻¹; "unrolled" draws
             each. Time is what `nn.Recurrent` or a loop `for t in tr.steps(T)` marked as such.
-        detail: "layer", a node for each module that has parameters; "cell", for each step of a cell; "op", each
-            operation. Left out: "op" for a rolled picture or a tensor, "cell" for an unrolled one.
+        detail: "layer", a node for each module that has parameters or no modules inside; "cell", for each step of a
+            cell; "op", each operation. Left out: "op" for a rolled picture or a tensor, "cell" for an unrolled one.
         values: write them on the nodes.
         gradients: write them on the nodes, and colour edges by the gradient that flows back, of the sum of all results.
         shapes: write them on the nodes.
@@ -66,7 +66,8 @@ def draw(
         a page with all views and details, values step by step, and the gradient on its way back.
     The model, its parameters, gradients and the default random numbers are as they were, and no graph is kept.
 
-    Raises: GraphError for a tensor that remembers nothing; DTypeError or ValueError for an argument that does not fit.
+    Raises: GraphError for a tensor that remembers nothing, or if nothing was computed; DTypeError or ValueError for an
+        argument that does not fit.
 
     >>> import tinyrnn as tr
     >>> for T in (3, 30):  # rolled, a picture is as large for 30 steps as for 3
@@ -80,8 +81,14 @@ def draw(
         raise ValueError(f"draw: detail is {detail!r}; expected {', '.join(map(repr, DETAILS))}")
     if direction not in ("LR", "TB"):
         raise ValueError(f"draw: direction is {direction!r}; expected 'LR' or 'TB'")
+    if not isinstance(steps, Iterable):
+        raise DTypeError(f"draw: steps is {steps!r}; expected time steps, such as [{steps!r}]")
     with _no_collection():
         whole, chosen = graph_of(what, *inputs, values=values, gradients=gradients, names=names), tuple(steps)
+    if not whole.nodes:
+        raise GraphError(
+            "draw: there is nothing to draw: no operation was recorded, and no tensor was given or returned"
+        )
     detail = detail or ("cell" if view == "unrolled" and not isinstance(what, Tensor) else "op")
     title = _title(what)  # the picture must not keep the model
 

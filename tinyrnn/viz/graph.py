@@ -41,6 +41,8 @@ class Place:
         parameters: how many numbers the module learns.
         gates: the names of a cell's gates.
         owns: whether the module has parameters itself, not in parts of it alone.
+        whole: whether the module has no parts: no modules inside.
+        again: whether the module, or one around it, was called before in the same place.
         steps: for steps, which ones: one t where time is unrolled, all that are alike where it is rolled. For a loop,
             all of them.
 
@@ -59,15 +61,26 @@ class Place:
     parameters: int = 0
     gates: tuple[str, ...] = ()
     owns: bool = False
+    whole: bool = False
+    again: bool = False
     steps: list[int] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
 class Output:
-    """A tensor that a node stands for: its shape and dtype; values and gradient (NumPy arrays) where they were kept.
+    """A tensor that a node stands for.
 
-    `name` is what `names` called the result of an operation; `parts` are the tensors that it stands for, in a
-    graph that was rolled, and none if it is one itself.
+    Fields:
+        shape, dtype: its own; −1 for an axis whose length is not always the same.
+        values, gradient: NumPy arrays, where they were kept.
+        name: what `names` called the result of an operation.
+        parts: the tensors that it stands for, in a graph that was rolled; none if it is one itself.
+
+    >>> import tinyrnn as tr
+    >>> x = tr.tensor([1.0, 2.0], requires_grad=True)
+    >>> (y,) = tr.trace(x * 3, names={"x": x}, values=True, gradients=True).nodes[-1].outputs
+    >>> y.shape, y.values.tolist(), y.gradient.tolist(), y.nbytes
+    ((2,), [3.0, 6.0], [1.0, 1.0], 8)
     """
 
     shape: tuple[int, ...]
@@ -200,6 +213,7 @@ class _Places:
     def __init__(self) -> None:
         self.known: dict[Scope | None, tuple[Place, ...]] = {None: ()}
         self.loops: dict[Any, Place] = {}
+        self.called: set[tuple[Scope | None, int]] = set()  # which modules, from where
 
     def of(self, scope: Scope | None) -> tuple[Place, ...]:
         """Return the places that a scope stands for, outermost first."""
@@ -209,7 +223,10 @@ class _Places:
             if scope.back:
                 self.known[scope] = around
             elif scope.module is not None:
-                self.known[scope] = *around, _module_place(scope)
+                call = scope.parent, id(scope.module)
+                again = call in self.called or any(place.again for place in around)
+                self.known[scope] = *around, _module_place(scope, again)
+                self.called.add(call)
             else:
                 loop = self.loops.setdefault((scope.parent, scope.loop), Place("loop"))
                 loop.steps.append(scope.step or 0)
@@ -217,7 +234,7 @@ class _Places:
         return self.known[scope]
 
 
-def _module_place(scope: Scope) -> Place:
+def _module_place(scope: Scope, again: bool) -> Place:
     module = scope.module
     above = next((s.module for s in scope.outward() if s is not scope and s.module is not None), None)
     return Place(
@@ -228,13 +245,17 @@ def _module_place(scope: Scope) -> Place:
         parameters=sum(p.size for p in module.parameters()),
         gates=module.gates if isinstance(module, Cell) else (),
         owns=any(isinstance(value, Parameter) for value in vars(module).values()),
+        whole=len(list(module.named_modules())) == 1,
+        again=again,
     )
 
 
 def _parameter(scope: Scope | None, is_it: Callable[[Parameter], bool]) -> tuple[str, Parameter | None]:
-    """Return a parameter of the modules around, with its attribute name."""
-    for around in scope.outward() if scope else ():
-        for name, value in vars(around.module).items() if around.module is not None else ():
+    """Return a parameter of the modules around, or of a module inside of these, with its attribute name."""
+    around = [s.module for s in scope.outward() if s.module is not None] if scope else []
+    inside = (module for outer in around for _, module in outer.named_modules())
+    for module in (*around, *inside):
+        for name, value in vars(module).items():
             if isinstance(value, Parameter) and is_it(value):
                 return name, value
     return "", None
@@ -564,6 +585,8 @@ class recording:
         name = build.names.get(id(x), "")
         if isinstance(x, Parameter):
             kind, name = "parameter", name or _parameter(scope, lambda p: p is x)[0] or "parameter"
+        elif _is_drawn(x):
+            kind, name = "constant", name or "random"
         else:
             field = _field(x, frame)  # of a state that nobody has given: zeros, before the first step
             kind = "input" if name or x.node or not (field or _is_ours(frame)) else "constant"
@@ -613,8 +636,12 @@ def named_parts(y: Any, name: str = "out") -> list[tuple[str, Tensor]]:
     elif hasattr(y, "_fields"):
         parts = list(zip(y._fields, y, strict=True))
     elif isinstance(y, tuple | list):
-        many = sum([isinstance(part, Tensor) for part in y]) > 1
-        parts = [(f"{name} {k}" if many else name, part) for k, part in enumerate(y)]
+        tensors = sum([isinstance(part, Tensor) for part in y])
+        other = "state" if tensors == 1 else name  # (out, state), as layers return it
+        parts = [
+            (f"{name} {k}" if tensors > 1 else name if isinstance(part, Tensor) else other, part)
+            for k, part in enumerate(y)
+        ]
     else:
         return []
     return [found for key, part in parts for found in named_parts(part, key)]
@@ -630,6 +657,16 @@ def _behind() -> FrameType | None:
     while frame is not None and frame.f_code.co_filename in _ENGINE:
         frame = frame.f_back
     return frame
+
+
+def _is_drawn(x: Tensor) -> bool:
+    """Tell whether a tensor is of random numbers that a function of the engine, such as dropout, has just drawn."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename in {*_ENGINE, __file__}:
+        if frame.f_locals.get("draw") is x.array:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_ours(frame: FrameType | None) -> bool:

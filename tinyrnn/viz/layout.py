@@ -16,50 +16,16 @@ from statistics import fmean
 
 from tinyrnn.viz.graph import Graph, GraphEdge, GraphNode, Place
 from tinyrnn.viz.roll import Part, tree
+from tinyrnn.viz.route import GAP, ROW, Crowd, Curve, Rectangle, direct, route
 from tinyrnn.viz.words import box_title
 
 Item = Part | GraphNode
-Curve = list[tuple[float, float]]
-GAP, ROW, MARGIN, TITLE = 14.0, 22.0, 10.0, 16.0  # between neighbours, between rows, in a box, above it for its name
-
-
-@dataclass
-class Rectangle:
-    """A rectangle by its centre (x, y), width and height."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-    @property
-    def left(self) -> float:
-        """Its left edge."""
-        return self.x - self.width / 2
-
-    @property
-    def right(self) -> float:
-        """Its right edge."""
-        return self.x + self.width / 2
-
-    @property
-    def bottom(self) -> float:
-        """Its lower edge."""
-        return self.y - self.height / 2
-
-    @property
-    def top(self) -> float:
-        """Its upper edge."""
-        return self.y + self.height / 2
-
-    def turned(self) -> Rectangle:
-        """Return it with the axes exchanged, time going down."""
-        return Rectangle(self.y, -self.x, self.height, self.width)
+MARGIN, TITLE = 10.0, 16.0  # in a box, above it for its name
 
 
 @dataclass
 class Layout:
-    """Rectangles for nodes and for the boxes around them, and the four points of a Bézier curve for each edge."""
+    """Rectangles for nodes and for the boxes around them, and a curve for each edge."""
 
     nodes: dict[GraphNode, Rectangle] = field(default_factory=dict)
     boxes: dict[Place, Rectangle] = field(default_factory=dict)
@@ -96,14 +62,15 @@ def unrolled(graph: Graph, size: Callable[[GraphNode], tuple[float, float]], dir
         return (height, width) if turned else (width, height)
 
     block = _Arranged(graph, wide).block
-    layout = Layout(block.nodes, block.boxes)
+    layout, crowd = Layout(block.nodes, block.boxes), Crowd(block.nodes.values())
     for edge in graph.edges:
         pair = edge.source, edge.target
         aside = 8.0 * (beside[pair] - (several[pair] - 1) / 2)
         beside[pair] += 1
         ends = layout.nodes[edge.source], layout.nodes[edge.target]
         near, shared = edge.source.place == edge.target.place, edge.source.kind == "parameter"
-        layout.curves[edge] = _curve(*ends, aside, near, shared)
+        curve = direct(*ends, aside, near, shared)
+        layout.curves[edge] = curve if shared else route(*ends, curve, crowd)
     if turned:
         layout.nodes = {node: r.turned() for node, r in layout.nodes.items()}
         layout.boxes = {place: r.turned() for place, r in layout.boxes.items()}
@@ -191,18 +158,19 @@ class _Arranged:
             results = [item for item in items if isinstance(item, GraphNode) and item.kind == "output"]
             bars = [item for item in results if _is_sequence(item, self.lengths) and self.has_loop[part]]
             short = [item for item in items if item not in long and item not in bars]
-            lines += [short] if short else []
-            lines += [[item] for item in long + bars]
+            above = [item for item in short if long and not self.reads[item]]  # what reads it is in the next row
+            below = [item for item in short if item not in above]
+            lines += [below] if below else []
+            lines += [[item] for item in long]
+            lines += [above] if above else []
+            lines += [[item] for item in bars]
         sides = [self._side([x for x, user in aside.items() if user in line], line) for line in lines]
         left = max((block.width + GAP for block, at_end in sides if block.nodes and not at_end), default=0.0)
         right = max((block.width + GAP for block, at_end in sides if block.nodes and at_end), default=0.0)
         blocks = [[self._arrange(item) for item in line] for line in lines]
         width = max([wide - left - right, *(_width(row) for row in blocks)], default=0.0)
         if self.has_loop[part] or wide > 0:
-            blocks = [
-                [self._arrange(line[0], width)] if len(line) == 1 and row[0].width < width else row
-                for line, row in zip(lines, blocks, strict=True)
-            ]
+            blocks = [self._widened(line, row, width) for line, row in zip(lines, blocks, strict=True)]
         whole, y, at = _Block(left + width + right), 0.0, dict[Item, float]()
         for line, row, (side, at_end) in zip(lines, blocks, sides, strict=True):
             pairs = sorted(zip(line, row, strict=True), key=lambda pair: self._wish(pair[0], at, whole.width))
@@ -218,12 +186,30 @@ class _Arranged:
         whole.height = max(y - ROW, 0.0)
         return whole
 
+    def _widened(self, line: list[Item], row: list[_Block], width: float) -> list[_Block]:
+        """Return the blocks of a row with sequences as wide as there is room for."""
+        long = [item for item in line if len(line) == 1 or self._has_sequence(item)]
+        more = (width - _width(row)) / (len(long) or 1)
+        return [
+            self._arrange(item, block.width + more) if item in long and more > 0 else block
+            for item, block in zip(line, row, strict=True)
+        ]
+
+    def _has_sequence(self, item: Item) -> bool:
+        """Tell whether an item is a sequence, or holds one or a loop."""
+        if isinstance(item, GraphNode):
+            return _is_sequence(item, self.lengths)
+        return self.has_loop[item] or any(self._has_sequence(x) for x in item.items)
+
     def _aside(self, part: Part) -> dict[Item, Item]:
         """Return what stands at the side of another item, and which one that is."""
-        kinds = ("parameter", "constant") if part.place is None else ("parameter", "constant", "input")
+        kinds = ("parameter", "constant", "input")
         leaves = [x for x in part.items if isinstance(x, GraphNode) and x.kind in kinds and not self.reads[x]]
+        if part.place is None:  # there inputs stand below, but for a state that one step starts from
+            when = {x: {tuple(node.steps) for node, read in self.sources.items() if x in read} for x in leaves}
+            leaves = [x for x in leaves if x.kind != "input" or (len(when[x]) == 1 and when[x] != {()})]
         users = {x: [item for item in part.items if x in self.reads[item]] for x in leaves}
-        return {x: found[0] for x, found in users.items() if found}
+        return {x: found[0] for x, found in users.items() if found and self._has_sequence(found[0])}
 
     def _side(self, leaves: list[Item], line: list[Item]) -> tuple[_Block, bool]:
         """Return what stands at the side of a line, one above the other, and whether that is at its end."""
@@ -236,9 +222,12 @@ class _Arranged:
         return block, any(ends)
 
     def _wish(self, item: Item, at: dict[Item, float], last: float) -> float:
-        """Return where in its row an item would stand best: above the middle of what it reads."""
+        """Return where in its row an item would stand best: above the middle of what it reads, next to another step."""
         below = [at[x] for x in self.reads[item] if x in at]
-        return sum(below) / len(below) if below else last
+        if below or isinstance(item, Part):
+            return fmean(below) if below else last
+        others = [x.steps for x in self.sources[item] if x.kind != "parameter"]  # other steps, or a state before them
+        return 0.0 if others and max(others) < item.steps else last
 
     def _shift(self, line: list[Item], whole: _Block, left: float, free: float, width: float) -> float:
         """Return how far to the right a line stands, of the room that is free: above what it reads, if anything."""
@@ -249,16 +238,27 @@ class _Arranged:
         return min(max(middle - left - (width - free) / 2, 0.0), free)
 
     def _row_of(self, items: list[Item]) -> dict[Item, int]:
-        """Return the row of each item: above the highest that it reads; what reads nothing just below its first use."""
+        """Return the row of each item: above the highest that it reads; what reads nothing long just below its use.
+
+        What a backward pass hands to the steps of a loop comes from above, where the loss is.
+        """
         rows: dict[Item, int] = {}
-        users: dict[Item, list[int]] = defaultdict(list)
-        for item in _sorted(items, self.reads):
+        users: dict[Item, list[Item]] = defaultdict(list)
+        order = _sorted(items, self.reads)
+        for item in order:
             rows[item] = max((rows[x] + 1 for x in self.reads[item] if x in rows), default=0)
             for x in self.reads[item]:
-                users[x].append(rows[item])
-        for item in items:
-            if not self.reads[item] and users[item] and isinstance(item, GraphNode):
-                rows[item] = min(users[item]) - 1
+                users[x].append(item)
+        late: dict[GraphNode, None] = {}
+        for item in order:
+            if isinstance(item, GraphNode) and users[item] and self.reads[item] & rows.keys() <= late.keys():
+                late[item] = None
+        for item in reversed(late):
+            rows[item] = min(rows[user] for user in users[item]) - 1
+        for item in late:
+            handed = item.back and self.sources[item] and not self.reads[item]
+            if handed and any(isinstance(user, Part) and self.has_loop[user] for user in users[item]):
+                rows[item] = max(rows.values()) + 1
         return rows
 
 
@@ -296,39 +296,3 @@ def _is_sequence(node: GraphNode, lengths: set[int]) -> bool:
     if node.kind in ("parameter", "constant"):
         return False
     return node.name == "unstack" or any(len(y.shape) > 1 and y.shape[0] in lengths for y in node.outputs)
-
-
-def _curve(a: Rectangle, b: Rectangle, aside: float, near: bool, shared: bool) -> Curve:
-    """Return a Bézier curve from one rectangle to another: upwards where there is room, else from side to side.
-
-    Args: aside, how far to the side, next to other curves between the same two; near, whether both are in one place;
-        shared, whether it comes from a parameter that many steps read, and goes along below them.
-    """
-    if b.bottom > a.top:
-        (x0, x1), d = _meet(a, b, aside), b.bottom - a.top
-        if near and d > 2 * ROW and abs(x1 - x0) > b.width:  # past what stands in between, and in at the side
-            x1 = b.right if x0 > x1 else b.left
-            return [(x0, a.top), (x0, a.top + 0.8 * d), (x0, b.y), (x1, b.y)]
-        if near and d > 2 * ROW:  # around it
-            side = max(a.right, b.right) + 3 * GAP
-            return [(a.right, a.y), (side, a.y), (side, b.y), (b.right, b.y)]
-        return [(x0, a.top), (x0, a.top + 0.5 * d), (x1, b.bottom - 0.4 * d), (x1, b.bottom)]
-    if b.left > a.right or b.right < a.left:
-        forward = b.left > a.right
-        x0, x1 = (a.right, b.left) if forward else (a.left, b.right)
-        if shared and b.width < 2 * a.width:
-            low = min(a.y, b.bottom - ROW)
-            return [(x0, a.y), (x0 + ROW, low), (b.x - ROW, low), (b.x - ROW / 2, b.bottom)]
-        bend = (x1 - x0) / 2
-        return [(x0, a.y + aside), (x0 + bend, a.y + aside), (x1 - bend, b.y + aside), (x1, b.y + aside)]
-    (x0, x1), d = _meet(a, b, aside), a.bottom - b.top
-    return [(x0, a.bottom), (x0, a.bottom - 0.5 * d), (x1, b.top + 0.5 * d), (x1, b.top)]
-
-
-def _meet(a: Rectangle, b: Rectangle, aside: float) -> tuple[float, float]:
-    """Return where a curve leaves one and enters the other: of a bar, right where the other one stands."""
-    if a.width > 2 * b.width:
-        return min(max(b.x, a.left), a.right) + aside, b.x + aside
-    if b.width > 2 * a.width:
-        return a.x + aside, min(max(a.x, b.left), b.right) + aside
-    return a.x + aside, b.x + aside

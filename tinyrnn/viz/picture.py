@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tinyrnn.errors import RenderError
-from tinyrnn.viz.dot import CHARCOAL, DARK_FLOWS, FLOWS, INK, LOOKS
+from tinyrnn.viz.dot import CHARCOAL, DARK_FLOWS, FLOWS, INK, LOOKS, escaped
 from tinyrnn.viz.graph import Graph
 
 if TYPE_CHECKING:
@@ -74,11 +74,13 @@ class Drawing:
         made = _run(arguments, self.digraph.source)
         if format == "svg":
             head, mark, rest = made.partition(b"<g id=")
-            return head + DARK.encode() + mark + rest
+            told = f'<svg role="img" aria-label="{escaped(self._label())}"'  # for who hears a page
+            return head.replace(b"<svg", told.encode(), 1) + DARK.encode() + mark + rest
         return made
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture to a file: .svg, .png, .pdf or .dot; a `Picture` knows .html too.
+        """Write the picture to a file: .svg, .png, .pdf or .dot; a `Picture` knows .html too, where all is drawn anew
+        and nothing of what was done to `digraph` is seen.
 
         Where there is no Graphviz, what it should have made is written as .dot, and a line says what to install.
 
@@ -119,6 +121,10 @@ class Drawing:
     def _told(self) -> str:
         return "drawing"
 
+    def _label(self) -> str:
+        """Return what there is to see, in words."""
+        return " of ".join(filter(None, [self._told(), self.digraph.name]))
+
 
 class Picture(Drawing):
     """A graph as a picture: what `draw` returns.
@@ -151,6 +157,13 @@ class Picture(Drawing):
 
     def _told(self) -> str:
         return f"picture of {len(self.graph.nodes):,} nodes and {len(self.graph.edges):,} edges"
+
+    def _label(self) -> str:
+        names = {
+            word: ", ".join(dict.fromkeys(node.name for node in self.graph.nodes if node.kind == kind))
+            for word, kind in (("from", "input"), ("to", "output"))
+        }
+        return " ".join([self._told(), *(f"{word} {told[:200]}" for word, told in names.items() if told)])
 
 
 class NoGraphviz(RenderError):

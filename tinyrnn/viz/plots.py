@@ -34,8 +34,9 @@ def plot_gradient_flow(
 ) -> Axes:
     """Draw log₁₀ ‖∂L_t/∂h_k‖: a row for each loss L_t, a column for each step k that its gradient comes to.
 
-    The diagonal is where a loss arises; leftwards its gradient goes back in time. Hatched is where there is no number:
-    L_t comes before h_k, or was not asked for. A gradient of 0 has the darkest colour.
+    The diagonal is where a loss arises; leftwards its gradient goes back in time, and rightwards in a cell that reads
+    the sequence backward. Hatched is where there is no number: the cell takes step k after L_t, or L_t was not asked
+    for. A gradient of 0 has the darkest colour.
 
     Args:
         flow: what `gradient_flow` returned.
@@ -55,7 +56,7 @@ def plot_gradient_flow(
     'Gradient flow, cells.0'
     """
     found = flow if isinstance(flow, LayerFlow) else flow.only if layer is None else flow[layer]
-    norms = found.norms
+    norms = found.norms[:, np.argsort(found.times, kind="stable")]  # in order of time
     with np.errstate(divide="ignore"):
         decades = np.log10(norms)
     seen = decades[np.isfinite(decades)]
@@ -111,8 +112,7 @@ def plot_activations(
     x = _numbers(values)
     if x.shape != (len(text),):
         raise ShapeError(f"plot_activations: values are {x.shape}; expected ({len(text)},), one for each character")
-    signed = bool(x.min(initial=0) < 0)
-    far = max(1.0, float(np.abs(x).max(initial=0)))
+    signed, far = bool((x < 0).any()), max(1.0, _reach(x))
     low, high = limits or (-far if signed else 0.0, far)
     row = column = 0
     places: list[tuple[int, int]] = []
@@ -135,12 +135,14 @@ def plot_activations(
     return ax
 
 
-def plot_hidden(h: Any, name: str = "h", ax: Axes = None) -> Axes:
+def plot_hidden(h: Any, name: str = "h", limits: tuple[float, float] | None = None, ax: Axes = None) -> Axes:
     """Draw a hidden state over time: a row for each unit, a column for each step.
 
     Args:
         h: (T, H), such as out[:, 0] of a layer.
         name: what it is.
+        limits: the values of the first and the last colour, to compare pictures; if left out, as far as the values
+            reach to either side of 0.
         ax: where to draw, a Matplotlib Axes, which is returned; that of a new figure if left out.
 
     Raises: ShapeError for another shape.
@@ -154,9 +156,10 @@ def plot_hidden(h: Any, name: str = "h", ax: Axes = None) -> Axes:
     x = _numbers(h)
     if x.ndim != 2:
         raise ShapeError(f"plot_hidden: h is {x.shape}; expected (T, H), one sequence: out[:, b] takes it of (T, B, H)")
-    far = max(float(np.abs(x).max(initial=0)), 1e-12)
+    far = max(_reach(x), 1e-12)
+    low, high = limits or (-far, far)
     ax = _axes(ax, (7.2, 4.0))
-    image = _image(ax, x.T, SIGNED, -far, far)
+    image = _image(ax, x.T, SIGNED, low, high)
     _bar(ax, image, name)
     ax.set(xlabel="time, steps", ylabel="unit", title=f"{name} over time")
     return ax
@@ -347,6 +350,11 @@ def _bar(ax: Axes, image: Any, label: str, **options: Any) -> None:
 def _numbers(x: Any) -> Floats:
     """Return an array, list or tensor of any backend as NumPy's float64."""
     return np.asarray(x.numpy() if isinstance(x, Tensor) else x, np.float64)
+
+
+def _reach(x: Floats) -> float:
+    """Return how far values are from 0 at most, but for those that are not finite."""
+    return float(np.abs(x[np.isfinite(x)]).max(initial=0))
 
 
 def _ink(rgba: Any) -> str:

@@ -343,6 +343,8 @@ def _varying(index: Any, other: Any) -> Any:
     if isinstance(index, slice) and isinstance(other, slice) and index.start != other.start:
         counted = isinstance(index.start, int) and isinstance(index.stop, int)
         return f"t:t+{index.stop - index.start}" if counted else "t:…"
+    if isinstance(index, slice) and isinstance(other, slice) and index.stop != other.stop:
+        return f"{'' if index.start is None else index.start}:…"
     return "t" if isinstance(index, int) and isinstance(other, int) and index != other else index
 
 

@@ -65,6 +65,13 @@ def shape_of(y: Output) -> str:
     return "×".join("…" if n < 0 else str(n) for n in y.shape) or "scalar"
 
 
+def _kind_of(y: Output) -> str:
+    """Return dtype, shape and size in words; no size where an axis has not always the same length."""
+    if -1 in y.shape:
+        return f"{y.dtype} [{', '.join('…' if n < 0 else str(n) for n in y.shape)}]"
+    return f"{y.dtype} {list(y.shape)}, {y.nbytes:,} bytes"
+
+
 def told(values: Any) -> str:
     """Return a few numbers, or of many the norm."""
     if values.size <= 3:
@@ -85,7 +92,7 @@ def about(node: GraphNode) -> str:
     lines = [node.name + (f" in {path}" if path else "")]
     if node.steps:
         lines[0] += f", {steps_of(node.steps)}"
-    made = Counter(f"{y.dtype} {list(y.shape)}, {y.nbytes:,} bytes".replace("-1", "…") for y in node.outputs)
+    made = Counter(map(_kind_of, node.outputs))
     lines += [told_once if n == 1 else f"{n:,} × {told_once}" for told_once, n in made.items()][:8]
     for y in node.outputs[:8]:
         lines += [f"value {told(y.values)}"] if y.values is not None and y.values.size else []
